@@ -1,0 +1,1 @@
+"""When things run: the only importer of prefect, dvc and mlflow."""

@@ -1,0 +1,34 @@
+"""Where things are: the OSTEOFLOW_* environment. Nothing here changes a result; what does is in params.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read anew each time (`Settings()`), so that `osteoflow -C DIR` and tests see the environment as it is now."""
+
+    model_config = SettingsConfigDict(env_prefix="OSTEOFLOW_", frozen=True)
+
+    home: Path = Path(".osteoflow")
+    key_file: Path | None = None
+    ledger_url: str | None = None
+    dicom_port: int = 11112
+    ae_title: str = "OSTEOFLOW"
+    site: str = "local"
+    http_port: int = 8800
+    dask_scheduler: str | None = None
+    workers: int | None = None
+    """Local processes for item-wise rooms (read by tasks.store.mapping); default: the cores of this process."""
+
+    @property
+    def identified(self) -> Path:
+        """The identified zone: the only place where PHI may be. Mode 0700, made on first use by `ensure`."""
+        return self.home / "identified"
+
+    def ensure(self) -> Settings:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.identified.mkdir(mode=0o700, exist_ok=True)
+        return self
