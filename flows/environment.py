@@ -1,0 +1,45 @@
+"""The environment that the three tools run in: everything local, nothing phones home, nothing in a home folder.
+
+`prepare()` must run before prefect, mlflow or dvc are imported, since they read their settings on import. A value that
+the user has set is kept: PREFECT_API_URL and MLFLOW_TRACKING_URI point to servers elsewhere if so wished.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tasks.domain.settings import Settings
+
+
+def prepare(root: Path | None = None) -> Settings:
+    """Set the tools' environment for the workspace `root` (default: the current folder) and return the settings."""
+    root = (root or Path.cwd()).resolve()
+    os.environ["OSTEOFLOW_HOME"] = str((root / os.environ.get("OSTEOFLOW_HOME", ".osteoflow")).resolve())
+    settings = Settings().ensure()
+    home = settings.home
+    for name, value in {
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.sqlite'}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(home / "mlartifacts"),
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": str(home / "mlartifacts"),
+        "GIT_PYTHON_REFRESH": "quiet",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
+        "MPLCONFIGDIR": str(home / "matplotlib"),
+        "MPLBACKEND": "Agg",
+        "NUMBA_CACHE_DIR": str(home / "numba"),
+        "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
+    }.items():
+        os.environ.setdefault(name, value)
+    return settings

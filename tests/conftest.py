@@ -1,0 +1,24 @@
+"""Every test gets its own OSTEOFLOW_HOME, so that none can touch another's state or this checkout's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ.update(
+    {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "MPLBACKEND": "Agg"}
+)
+for name in [name for name in os.environ if name.startswith("OSTEOFLOW_")]:
+    del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """OSTEOFLOW_HOME of this test."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("OSTEOFLOW_HOME", str(folder))
+    return folder
