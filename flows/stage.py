@@ -23,7 +23,6 @@ from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.rwlock import RWLockFileCorruptedError, RWLockFileFormatError
 from dvc.stage import Stage
-from dvc.stage import Stage
 
 from tasks.domain.errors import Unavailable, WrongUse
 from tasks.store.items import Mapper

@@ -1,0 +1,262 @@
+"""The dataset loop: claim a batch, run the stages of dvc.yaml, record the lineage, register, gate.
+
+    claim → data/batches/<n>.parquet → stages in order → lineage commit → register → gate → report
+
+One run at a time (a file lock under OSTEOFLOW_HOME). A run that died is taken up where it stopped: claimed studies are
+still claimed, stages that finished are skipped by DVC, and a package that is registered is not registered again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import prefect
+from dvc.repo import Repo
+from prefect.runtime import flow_run
+from rich.console import Console
+
+from flows import lineage
+from flows.graph import StageNode, ordered
+from flows.stage import StageRun, patiently, run_stage
+from tasks.domain.errors import OsteoflowError, Unavailable
+from tasks.domain.settings import Settings
+from tasks.ledger import Ledger
+from tasks.store import tables
+from tasks.store.digests import sha256_file
+from tasks.store.items import Mapper
+from tasks.store.mapping import local
+
+log = logging.getLogger("osteoflow.retrain")
+
+BATCHES, IMPORTS = Path("data/batches"), Path("data/imports")
+PRELOAD = ("torch", "torchvision", "scipy.ndimage", "skimage.morphology", "pydicom", "safetensors")
+"""Imported once by the workers' server: a warm pool then costs a fork."""
+
+
+def run(force: bool = False, console: Console | None = None, mapper: Mapper | None = None) -> dict[str, Any]:
+    """One run of the loop; returns what it did. Raises Unavailable when another run holds the lock."""
+    with alone():
+        # MLflow takes seconds to import; the stages do not need it, so it is read beside them.
+        warm = threading.Thread(target=lambda: __import__("flows.tracking"), daemon=True)
+        warm.start()
+        if mapper is not None:
+            return retrain(force, _Given(mapper, console))
+        with local(preload=PRELOAD) as pool:
+            return retrain(force, _Given(pool, console))
+
+
+class _Given:
+    """What a flow is handed beside its parameters; Prefect sees neither (`flow_run` parameters hold `force` alone)."""
+
+    def __init__(self, mapper: Mapper, console: Console | None) -> None:
+        self.mapper, self.console = mapper, console
+
+    def __repr__(self) -> str:
+        return "<this process>"
+
+    def say(self, text: str) -> None:
+        if self.console is not None:
+            self.console.print(text, highlight=False)
+
+
+@prefect.flow(name="retrain", validate_parameters=False, persist_result=False)
+def retrain(force: bool, given: Any) -> dict[str, Any]:
+    ledger = Ledger.open()
+    run_id = ledger.start_run()
+    try:
+        result = _loop(ledger, force, given)
+        ledger.end_run(
+            run_id,
+            status="finished",
+            why=result["why"],
+            batch=result.get("batch"),
+            lineage=result.get("lineage"),
+            model=str(result["version"]) if result.get("version") else None,
+        )
+        return result
+    except BaseException as error:
+        ledger.end_run(run_id, status="failed", why=f"{type(error).__name__}: {error}"[:300])
+        raise
+
+
+def _loop(ledger: Ledger, force: bool, given: _Given) -> dict[str, Any]:
+    started = time.perf_counter()
+    batch = claim(ledger)
+    waiting = [name for name in ledger.batches() if not ledger.is_finished(name)]
+    if batch is None and not waiting and not force and _registered():
+        return {"why": "nothing new has arrived since the last run; --force runs all the same", "batch": None}
+    repo = Repo(".")
+    runs = [stage_task(node, repo, given) for node in ordered(repo)]
+    settle_batch(ledger)
+    commit = lineage.commit(f"dataset run: {', '.join(waiting) or 'no new batch'}")
+
+    from flows import promote, tracking
+
+    version = register(repo, commit, runs)
+    decision = promote.gate(version.number, given.mapper)
+    report = publish(decision)
+    given.say(f"[bold]{tracking.MODEL}/{version.number}[/]: {decision['decision']}: {decision['reason']}")
+    return {
+        "why": f"stages run: {', '.join(r.name for r in runs if r.ran) or 'none, all unchanged'}",
+        "batch": batch,
+        "lineage": commit,
+        "version": version.number,
+        "decision": decision,
+        "seconds": {r.name: round(r.function_s, 2) for r in runs if r.ran},
+        "overhead_s": {r.name: round(r.overhead_s, 2) for r in runs},
+        "total_s": round(time.perf_counter() - started, 1),
+        "report": str(report),
+    }
+
+
+# ---- claim ----------------------------------------------------------------------------------------------------------
+
+
+def claim(ledger: Ledger) -> str | None:
+    """Claim all complete studies into one batch and write the manifest of every batch that lacks one."""
+    batch = ledger.claim_batch(owner=f"{platform.node()}:{os.getpid()}")
+    for folder in (BATCHES, IMPORTS):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name in ledger.batches():
+        path = BATCHES / f"{name}.parquet"
+        if not path.exists():
+            tables.write("batch", path, pd.DataFrame(ledger.batch_rows(name)), sort_by=["commitment"])
+    add_inputs(Repo("."))
+    return batch
+
+
+def add_inputs(repo: Repo) -> None:
+    """Put the manifests and imports under DVC: what a run was made of can be fetched again from the cache alone."""
+    for folder in (BATCHES, IMPORTS):
+        patiently(lambda folder=folder: repo.add([str(folder)]), repo)  # type: ignore[misc]
+
+
+def settle_batch(ledger: Ledger) -> None:
+    """What the stages said of the claimed studies becomes the ledger's truth: done, or quarantined with the reason."""
+    from tasks.anonymize import quarantined_keys
+
+    for row_key, reason in quarantined_keys(ledger):
+        ledger.quarantine(row_key, reason, "the anonymize stage would not release it")
+    for name in ledger.batches():
+        ledger.finish_batch(name)
+
+
+# ---- stages ---------------------------------------------------------------------------------------------------------
+
+
+def stage_task(node: StageNode, repo: Repo, given: _Given) -> StageRun:
+    """One Prefect task a stage: named, retried as dvc.yaml's meta says, tagged with its queue."""
+
+    def body() -> StageRun:
+        return run_stage(node.name, given.mapper, repo)
+
+    task = prefect.task(
+        body, name=node.name, retries=node.retries, retry_condition_fn=_may_retry, tags=[node.queue],
+        description=node.desc, persist_result=False,
+    )  # fmt: skip
+    done = task()
+    given.say(f"  {node.name:<12} {f'{done.function_s:6.1f} s' if done.ran else 'unchanged'}")
+    return done
+
+
+def _may_retry(task: Any, run: Any, state: Any) -> bool:
+    """A refusal or a wrong use stays what it is; a lock, a disk or a worker that died may be tried again."""
+    try:
+        state.result()
+    except Unavailable:
+        return True
+    except OsteoflowError:
+        return False
+    except Exception:  # noqa: BLE001 - whatever else a stage died of is what retries are for
+        return True
+    return False
+
+
+# ---- register and publish -------------------------------------------------------------------------------------------
+
+
+def _registered() -> bool:
+    from flows import tracking
+
+    return bool(tracking.versions())
+
+
+def register(repo: Repo, commit: str, runs: list[StageRun]) -> Any:
+    """Mirror the training rooms to MLflow, register the package once, tag it with what it is made of."""
+    from flows import tracking
+    from tasks.register import package_digest
+
+    package = Path("models/package")
+    digest = package_digest(package)
+    known = next((v for v in tracking.versions() if v.digest == digest), None)
+    if known is not None:
+        tracking.keep(package, known.number)
+        return known
+    tracking.close_dead()
+    inputs = input_digests(repo)
+    tags = {
+        "lineage": commit,
+        "prefect_run": str(flow_run.id or ""),
+        "environment": environment_digest(),
+        **{f"dvc.{name.replace('/', '.')}": value for name, value in inputs.items()},
+    }
+    parent = tracking.begin(f"dataset run {commit[:10]}", {"lineage": commit})
+    try:
+        for node in ordered(repo):
+            tracking.mirror(node.room, parent, Path("."))
+        version = tracking.register(package, digest, parent, inputs, tags)
+    except BaseException:
+        tracking.end(parent, "FAILED")
+        raise
+    tracking.end(parent)
+    tracking.keep(package, version.number)
+    return version
+
+
+def input_digests(repo: Repo) -> dict[str, str]:
+    """DVC's digest of everything under data/ that the stages read or wrote, by path."""
+    found: dict[str, str] = {}
+    for stage in repo.index.stages:
+        for out in stage.outs:
+            if out.hash_info and str(out.def_path).startswith("data/"):
+                found[str(out.def_path)] = str(out.hash_info.value)
+    return found
+
+
+def environment_digest() -> str:
+    lock = Path("requirements.lock")
+    return sha256_file(lock) if lock.exists() else "unlocked"
+
+
+def publish(decision: dict[str, Any]) -> Path:
+    """The HTML report and the audit site, from plain facts."""
+    from flows.facts import report_facts
+    from tasks.publish import report, site
+
+    facts = report_facts(decision)
+    out = Path("reports/report.html")
+    report(facts, out)
+    site(facts, Path("reports/site"))
+    return out
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Concurrency 1, across processes; the lock goes when the process does, however it ends."""
+    path = Settings().ensure().home / "retrain.lock"
+    with open(path, "w", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Unavailable("another dataset run is going on here; osteoflow status shows it") from error
+        yield
