@@ -160,30 +160,31 @@ def calibration(y: ArrayLike, p: ArrayLike, w: ArrayLike | None = None) -> tuple
     """
     y, p, w, single = _ready(y, p, w)
     x = _logit(p)
-    a, b = np.zeros(len(w)), np.ones(len(w))
+    a, b, good = np.zeros(len(w)), np.ones(len(w)), np.zeros(len(w), dtype=bool)
+    left = np.arange(len(w))  # resamples that are still climbing
     likelihood = _likelihood(a, b, x, y, w)
-    step_size = np.full(len(w), np.inf)
-    singular = np.zeros(len(w), dtype=bool)
     for _ in range(40):
-        q = _expit(a[:, None] + b[:, None] * x)
-        g0, g1 = (w * (y - q)).sum(axis=1), (w * (y - q) * x).sum(axis=1)
-        v = w * q * (1 - q)
+        v, q = w[left], _expit(a[left, None] + b[left, None] * x)
+        g0, g1 = (v * (y - q)).sum(axis=1), (v * (y - q)) @ x
+        v = v * q * (1 - q)
         h00, h01, h11 = v.sum(axis=1), v @ x, v @ x**2
         determinant = h00 * h11 - h01**2
-        singular |= determinant < 1e-12
-        da, db = _divide(h11 * g0 - h01 * g1, determinant, 0.0), _divide(h00 * g1 - h01 * g0, determinant, 0.0)
+        da, db = _divide(h11 * g0 - h01 * g1, determinant), _divide(h00 * g1 - h01 * g0, determinant)
         # Halve a step that makes the fit worse: Newton's first step overshoots on near-separated resamples.
         for _ in range(8):
-            trial = _likelihood(a + da, b + db, x, y, w)
-            worse = trial < likelihood - 1e-9
+            trial = _likelihood(a[left] + da, b[left] + db, x, y, w[left])
+            worse = trial < likelihood[left] - 1e-9
             if not worse.any():
                 break
             da, db = np.where(worse, da / 2, da), np.where(worse, db / 2, db)
-        a, b, likelihood = a + da, b + db, trial
-        step_size = np.maximum(np.abs(da), np.abs(db))
-        if not (step_size > 1e-8).any():
+        climbing = np.isfinite(da) & np.isfinite(db)
+        a[left], b[left], likelihood[left] = a[left] + da, b[left] + db, trial
+        size = np.maximum(np.abs(da), np.abs(db))
+        good[left[climbing]] = size[climbing] < 1e-6
+        left = left[climbing & (size >= 1e-8) & (np.abs(b[left]) < 50)]
+        if not len(left):
             break
-    good = ~singular & (step_size < 1e-4) & (np.abs(b) < 50)
+    good &= np.abs(b) < 50
     return _out(np.where(good, a, np.nan), single), _out(np.where(good, b, np.nan), single)
 
 
@@ -388,7 +389,7 @@ def _expit(x: Array) -> Array:
 
 def _likelihood(a: Array, b: Array, x: Array, y: Array, w: Array) -> Array:
     z = a[:, None] + b[:, None] * x
-    return (w * (y * z - np.logaddexp(0, z))).sum(axis=1)
+    return (w * (y * z - np.logaddexp(0, np.nan_to_num(z)))).sum(axis=1)
 
 
 def _per_score(y: Array, p: Array, w: Array) -> tuple[Array, Array]:
