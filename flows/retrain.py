@@ -28,7 +28,7 @@ from rich.console import Console
 from flows import lineage
 from flows.graph import StageNode, ordered
 from flows.stage import StageRun, patiently, run_stage
-from tasks.domain.errors import OsteoflowError, Unavailable
+from tasks.domain.errors import OsteoflowError, Refused, Unavailable
 from tasks.domain.settings import Settings
 from tasks.ledger import Ledger
 from tasks.store import tables
@@ -75,25 +75,20 @@ def retrain(force: bool, given: Any) -> dict[str, Any]:
     run_id = ledger.start_run()
     try:
         result = _loop(ledger, force, given)
-        ledger.end_run(
-            run_id,
-            status="finished",
-            why=result["why"],
-            batch=result.get("batch"),
-            lineage=result.get("lineage"),
-            model=str(result["version"]) if result.get("version") else None,
-        )
+        model = str(result["version"]) if result.get("version") else None
+        ledger.end_run(run_id, "finished", result["why"], lineage=result.get("lineage"), model=model)
         return result
     except BaseException as error:
-        ledger.end_run(run_id, status="failed", why=f"{type(error).__name__}: {error}"[:300])
+        status = "refused" if isinstance(error, Refused) else "failed"
+        ledger.end_run(run_id, status, f"{type(error).__name__}: {error}"[:300])
         raise
 
 
 def _loop(ledger: Ledger, force: bool, given: _Given) -> dict[str, Any]:
     started = time.perf_counter()
     batch = claim(ledger)
-    waiting = [name for name in ledger.batches() if not ledger.is_finished(name)]
-    if batch is None and not waiting and not force and _registered():
+    waiting = ledger.batches(unfinished=True)
+    if not waiting and not force and _registered():
         return {"why": "nothing new has arrived since the last run; --force runs all the same", "batch": None}
     repo = Repo(".")
     runs = [stage_task(node, repo, given) for node in ordered(repo)]
@@ -131,6 +126,7 @@ def claim(ledger: Ledger) -> str | None:
         path = BATCHES / f"{name}.parquet"
         if not path.exists():
             tables.write("batch", path, pd.DataFrame(ledger.batch_rows(name)), sort_by=["commitment"])
+            ledger.batch_written(name)
     add_inputs(Repo("."))
     return batch
 
@@ -147,7 +143,7 @@ def settle_batch(ledger: Ledger) -> None:
 
     for row_key, reason in quarantined_keys(ledger):
         ledger.quarantine(row_key, reason, "the anonymize stage would not release it")
-    for name in ledger.batches():
+    for name in ledger.batches(unfinished=True):
         ledger.finish_batch(name)
 
 
