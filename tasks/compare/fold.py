@@ -1,0 +1,145 @@
+"""One network, one fold left out, one seed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Generator, Tensor, nn
+
+from tasks.compare import slices as sliced
+from tasks.compare.params import Params
+from tasks.domain.errors import Differs
+from tasks.domain.hip import ROLES
+from tasks.nets.backbones import mmacs, parameters
+from tasks.nets.encoder import SliceClassifier
+from tasks.store.digests import sha256_file
+from tasks.training import checkpoint, distribution, loop, losses
+from tasks.training.augment import augment, drop_channels
+
+
+@dataclass(frozen=True)
+class Job:
+    """Picklable: goes to another process, or another machine with the same files."""
+
+    params: Params
+    network: str
+    fold: str
+    seed: int
+    paths: tuple[str, ...]
+    slices: pd.DataFrame
+    fingerprint: str
+    identity: str
+    """Digest of all that this network depends on: a checkpoint of another is not continued."""
+
+
+def fit_fold(job: Job) -> dict[str, Any]:
+    """Train on the other folds; the probability of each slice of this one, and how the fit went."""
+    torch.set_num_threads(1)
+    distribution.start()
+    params, where = job.params, loop.device()
+    stack = sliced.images(job.paths, params.size_px, job.fingerprint).to(where)
+    train, held = job.slices[job.slices["fold"] != job.fold], job.slices[job.slices["fold"] == job.fold]
+    train, quiet = _hold_back(train, params.recipe.validation_share, job.seed)
+    torch.manual_seed(job.seed)
+    model = SliceClassifier(job.network, len(ROLES), params.dropout, _weights(params, job.network))
+    recipe = params.recipe.model_copy(update={"seed": params.recipe.seed + job.seed})
+    ones = train["label"].mean()
+    positive = float((1 - ones) / ones) if params.balance and 0 < ones < 1 else 1.0
+    pool = {name: torch.tensor(train[name].to_numpy(), device=where) for name in ("visit", "slice")}
+    target = torch.tensor(train["label"].to_numpy(dtype=np.float32), device=where)
+
+    def make(index: Tensor, generator: Generator) -> dict[str, Tensor]:
+        visit = pool["visit"][index]
+        images = stack.take(visit, pool["slice"][index][:, None])[:, 0]
+        keep = drop_channels(stack.present[visit], params.augment.drop_channel, generator)
+        images, _ = augment(images * keep[:, :, None, None], params.augment, generator)
+        return {"images": images.contiguous(memory_format=torch.channels_last), "target": target[index]}
+
+    def loss(net: nn.Module, batch: loop.Batch) -> Tensor:
+        return losses.binary(net(batch["images"]), batch["target"], positive)
+
+    def validate(net: nn.Module) -> float:
+        p = np.clip(predict(net, stack, quiet, params.recipe.batch), 1e-6, 1 - 1e-6)
+        y = quiet["label"].to_numpy()
+        return float(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean())
+
+    name = f"{job.network}/fold{job.fold}/seed{job.seed}"
+    fitted = loop.fit(
+        model,
+        recipe,
+        len(train),
+        make,
+        loss,
+        name=name,
+        keys=lambda index: [f"{v}#{s}" for v, s in train.iloc[index.numpy()][["hip_visit", "slice"]].to_numpy()],
+        validate=validate if len(quiet) else None,
+        keep=checkpoint.folder("compare") / f"{name.replace('/', '-')}.safetensors",
+        identity=f"{job.identity}/{name}",
+    )
+    return {
+        "network": job.network,
+        "fold": job.fold,
+        "seed": job.seed,
+        "history": fitted.history,
+        "steps": fitted.steps,
+        "n_train": len(train),
+        "p": predict(model, stack, held, params.recipe.batch),
+    }
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, stack: Any, slices: pd.DataFrame, batch: int) -> np.ndarray:
+    """(n,) probability of a lesion for each row of `slices`, images as they are."""
+    model.eval()
+    where = stack.bits.device
+    visit = torch.tensor(slices["visit"].to_numpy(dtype=np.int64), device=where)
+    place = torch.tensor(slices["slice"].to_numpy(dtype=np.int64), device=where)
+    out = []
+    for part in torch.arange(len(slices)).split(2 * batch):
+        images = stack.take(visit[part], place[part][:, None])[:, 0]
+        out.append(torch.sigmoid(model(images.contiguous(memory_format=torch.channels_last)).float()).cpu())
+    return torch.cat(out).double().numpy() if out else np.zeros(0)
+
+
+def weigh(network: str, size_px: int, batch: int = 16) -> dict[str, float]:
+    """What a network costs: parameters, mmacs per slice, images_per_s of inference in one process as it runs here."""
+    torch.set_num_threads(1)
+    model = loop.prepare(SliceClassifier(network, len(ROLES), 0.0), loop.device()).eval()
+    images = torch.zeros(batch, len(ROLES), size_px, size_px, device=loop.device())
+    images = images.contiguous(memory_format=torch.channels_last)
+    times = []
+    with torch.inference_mode():
+        for _ in range(3):
+            start = time.perf_counter()
+            model(images).sum().item()
+            times.append(time.perf_counter() - start)
+    speed = batch / min(times)
+    return {
+        "parameters": parameters(model),
+        "mmacs": round(mmacs(model.cpu(), len(ROLES), size_px), 2),
+        "images_per_s": round(speed, 1),
+    }
+
+
+def _weights(params: Params, network: str) -> Path | None:
+    given = params.pretrained.get(network)
+    if given is None:
+        return None
+    if sha256_file(Path(given.file)) != given.sha256:
+        raise Differs(f"compare.pretrained.{network}: {given.file} does not have the digest that params.yaml names")
+    return Path(given.file)
+
+
+def _hold_back(slices: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Some training patients, whole, for early stopping."""
+    subjects = sorted(slices["subject"].unique())
+    count = round(share * len(subjects))
+    quiet = set(np.random.default_rng(seed).permutation(subjects)[:count])
+    inside = slices["subject"].isin(quiet)
+    return slices[~inside], slices[inside]

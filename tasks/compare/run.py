@@ -1,0 +1,129 @@
+"""Train what has changed, keep the rest, and write the table."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tasks.compare import slices as sliced
+from tasks.compare import table
+from tasks.compare.fold import Job, fit_fold, weigh
+from tasks.compare.params import Params
+from tasks.store.digests import code_digest, combine
+from tasks.store.files import read_json, replacing, write_json
+from tasks.store.items import Mapper
+from tasks.training import data
+from tasks.training.progress import Progress
+
+OUT, TABLE = Path("reports/compare"), Path("reports/compare.csv")
+_ONLY_TABLE = {"networks", "pretrained", "top_slices", "threshold", "bootstrap"}
+"""Parameters that do not change what one network learns."""
+_log = logging.getLogger("osteoflow.compare")
+
+
+def run(params: Params, mapper: Mapper, by_patient: bool = True, shuffled: bool = False) -> None:
+    """The stage. With other folds or labels (a demonstration, not a stage) it writes beside, under its own name."""
+    suffix = ("" if by_patient else "-slice-split") + ("-shuffled-labels" if shuffled else "")
+    out, csv = OUT.with_name(OUT.name + suffix), TABLE.with_name(TABLE.stem + suffix + TABLE.suffix)
+    out.mkdir(parents=True, exist_ok=True)
+    rows = data.cohort()
+    rows = rows[rows["fold"] != data.TEST].reset_index(drop=True)
+    slices = sliced.table(params, rows, data.labels())
+    slices = sliced.shuffled(slices, params.recipe.seed) if shuffled else slices
+    slices = slices if by_patient else sliced.by_slice(slices, params.recipe.seed)
+    with Progress(out / "run.jsonl", params) as progress:
+        reason = _unfit(slices)
+        if reason:
+            _log.warning("nothing is compared: %s", reason)
+            _sweep(out, set())
+            _write_table(csv, pd.DataFrame(columns=table.COLUMNS))
+            return
+        fingerprint = data.fingerprint(rows)
+        marks = {network: _digest(params, network, slices, fingerprint) for network in params.networks}
+        todo = [network for network in params.networks if not _is_done(out, network, marks[network])]
+        _log.info("%d slices of %d patients; training %d of %d networks", len(slices), slices["subject"].nunique(),
+                  len(todo), len(params.networks))  # fmt: skip
+        jobs = [
+            Job(params, network, fold, seed, tuple(rows["path"]), slices, fingerprint, marks[network])
+            for network in todo
+            for seed in params.seeds
+            for fold in sorted(slices["fold"].unique())
+        ]
+        each = len(jobs) // max(1, len(todo))
+        done: list[dict[str, Any]] = []
+        for result in mapper(fit_fold, jobs):
+            done.append(result)
+            if len(done) == each:
+                _keep(out, params, marks[result["network"]], slices, done)
+                done = []
+        records = {network: read_json(out / f"{network}.json") for network in params.networks}
+        for network in params.networks:
+            for fit in records[network]["fits"]:
+                progress.curve(f"{network}/fold{fit['fold']}/seed{fit['seed']}", fit["history"])
+        predictions = {network: _predictions(out, network) for network in params.networks}
+        work = [(n, p, params.top_slices, params.threshold, params.bootstrap) for n, p in predictions.items()]
+        found = pd.DataFrame([row for rows_ in mapper(table.rows_of, work) for row in rows_])
+        found = table.against_best(found, predictions, params.top_slices, params.bootstrap)
+        for column in ("parameters", "mmacs", "images_per_s"):
+            found[column] = [records[network][column] for network in found["network"]]
+        for row in found[found["unit"] == "slice"].itertuples():
+            progress.metric(row.network, "auc", row.auc)
+        _write_table(csv, found)
+        _sweep(out, {f"{network}{end}" for network in params.networks for end in (".json", ".parquet")})
+
+
+def _unfit(slices: pd.DataFrame) -> str:
+    if slices.empty:
+        return "no slice has a mask or a lesion label"
+    if slices["fold"].nunique() < 2:
+        return "all labelled hip-visits lie in one fold"
+    if slices["label"].nunique() < 2:
+        return "all labelled slices are of one class"
+    return ""
+
+
+def _digest(params: Params, network: str, slices: pd.DataFrame, fingerprint: str) -> str:
+    own = params.model_dump_json(exclude=_ONLY_TABLE)
+    given = params.pretrained.get(network)
+    weights = given.sha256 if given else ""
+    return combine(network, own, weights, sliced.digest(slices), fingerprint, code_digest("compare"))
+
+
+def _is_done(out: Path, network: str, mark: str) -> bool:
+    path = out / f"{network}.json"
+    return path.exists() and (out / f"{network}.parquet").exists() and read_json(path)["digest"] == mark
+
+
+def _keep(out: Path, params: Params, mark: str, slices: pd.DataFrame, fits: list[dict[str, Any]]) -> None:
+    """Predictions first, then the record that makes them count."""
+    network = fits[0]["network"]
+    parts = [slices[slices["fold"] == fit["fold"]].assign(p=fit["p"], seed=float(fit["seed"])) for fit in fits]
+    with replacing(out / f"{network}.parquet") as partial:
+        pd.concat(parts).drop(columns="visit").to_parquet(partial, compression="zstd", index=False)
+    record = weigh(network, params.size_px) | {
+        "network": network,
+        "digest": mark,
+        "fits": [{key: value for key, value in fit.items() if key not in ("p", "network")} for fit in fits],
+    }
+    write_json(out / f"{network}.json", record)
+    _log.info("%s: done", network)
+
+
+def _predictions(out: Path, network: str) -> pd.DataFrame:
+    """One row a slice, the mean over seeds."""
+    keys = ["hip_visit", "subject", "fold", "slice", "label"]
+    return pd.read_parquet(out / f"{network}.parquet").groupby(keys, as_index=False)["p"].mean()
+
+
+def _write_table(path: Path, found: pd.DataFrame) -> None:
+    with replacing(path) as partial:
+        found.to_csv(partial, index=False, float_format="%.6g")
+
+
+def _sweep(out: Path, wanted: set[str]) -> None:
+    for path in out.iterdir():
+        if path.name not in wanted | {"run.jsonl"}:
+            path.unlink()

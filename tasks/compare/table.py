@@ -1,0 +1,82 @@
+"""Predictions of slices to one table over networks and units, with intervals that resample patients."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from tasks.training import metrics
+
+UNITS = ("slice", "hip_visit", "patient")
+NUMBERS = {
+    "auc": metrics.auc, "accuracy": metrics.accuracy, "recall": metrics.recall, "specificity": metrics.specificity,
+    "f1": metrics.f1, "brier": metrics.brier,
+}  # fmt: skip
+COLUMNS = ["network", "unit", "n", "n_patients", "prevalence", "threshold"]
+COLUMNS += [name + end for name in NUMBERS for end in ("", "_low", "_high")]
+PAIRED = ["best", "auc_minus_best", "auc_minus_best_low", "auc_minus_best_high", "p_vs_best"]
+THRESHOLDED = ("accuracy", "recall", "specificity", "f1")
+
+
+def to_unit(predictions: pd.DataFrame, unit: str, top_slices: int) -> pd.DataFrame:
+    """predictions (hip_visit, subject, slice, label, p; one row a slice) -> subject, label, p of each `unit`.
+
+    A hip-visit scores the mean of its highest slices and has a lesion where a slice has; a patient the highest visit.
+    """
+    if unit == "slice":
+        return predictions[["subject", "label", "p"]]
+    top = predictions.sort_values("p", ascending=False).groupby("hip_visit").head(top_slices)
+    visits = predictions.groupby("hip_visit").agg(subject=("subject", "first"), label=("label", "max"))
+    visits["p"] = top.groupby("hip_visit")["p"].mean()
+    if unit == "hip_visit":
+        return visits.reset_index(drop=True)
+    return visits.groupby("subject").agg(label=("label", "max"), p=("p", "max")).reset_index()
+
+
+def rows_of(work: tuple[str, pd.DataFrame, int, float, int]) -> list[dict[str, Any]]:
+    """The rows of one network (name, predictions, top_slices, threshold, resamples)."""
+    network, predictions, top_slices, threshold, resamples = work
+    rows = []
+    for unit in UNITS:
+        one = to_unit(predictions, unit, top_slices)
+        row: dict[str, Any] = {
+            "network": network, "unit": unit, "n": len(one), "n_patients": one["subject"].nunique(),
+            "prevalence": one["label"].mean(), "threshold": threshold,
+        }  # fmt: skip
+        for name, number in NUMBERS.items():
+            statistic = partial(number, threshold=threshold) if name in THRESHOLDED else number
+            found = metrics.clustered_bootstrap([one["label"], one["p"]], one["subject"], statistic, resamples)
+            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        rows.append(row)
+    return rows
+
+
+def against_best(
+    table: pd.DataFrame, predictions: dict[str, pd.DataFrame], top_slices: int, resamples: int
+) -> pd.DataFrame:
+    """Columns best, auc_minus_best with its interval, p_vs_best and p_holm_vs_best, within each unit.
+
+    The best is the network of highest AUC by slice; a difference resamples the same patients for both.
+    """
+    by_slice = table[table["unit"] == "slice"].dropna(subset=["auc"])
+    if by_slice.empty:
+        return table.assign(best=None, p_vs_best=float("nan"), p_holm_vs_best=float("nan"))
+    best = by_slice.sort_values(["auc", "network"], ascending=[False, True])["network"].iloc[0]
+    out = []
+    for unit, part in table.groupby("unit", sort=False):
+        rival = to_unit(predictions[best], str(unit), top_slices)
+        found = []
+        for network in part["network"]:
+            one = to_unit(predictions[network], str(unit), top_slices)
+            row = {"best": best}
+            if network != best:
+                pair = metrics.paired_bootstrap(rival["label"], one["p"], rival["p"], rival["subject"], n=resamples)
+                row |= {"auc_minus_best": pair.value, "auc_minus_best_low": pair.low, "auc_minus_best_high": pair.high}
+                row |= {"p_vs_best": pair.p_value}
+            found.append(row)
+        added = pd.DataFrame(found, index=part.index).reindex(columns=PAIRED)
+        added["p_holm_vs_best"] = metrics.holm(added["p_vs_best"].astype(float).to_numpy())
+        out.append(part.join(added))
+    return pd.concat(out).sort_index()

@@ -1,0 +1,61 @@
+"""Random change of images and their masks on the device. Never a flip: hips are mirrored so that +x is lateral."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from tasks.training.recipe import Augment
+
+
+def augment(images: Tensor, how: Augment, generator: Generator, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """images (B, C, H, W) float, masks (B, L, H, W) or None -> both changed; masks come back as shares 0..1."""
+    count, channels = images.shape[:2]
+    if masks is None:
+        masks = images.new_zeros(count, 0, *images.shape[2:])
+    both = _affine(torch.cat([images, masks.to(images.dtype)], 1), how, generator)
+    return intensity(both[:, :channels], how, generator), both[:, channels:]
+
+
+def _uniform(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tensor:
+    """In [-1, 1)."""
+    return torch.rand(shape, generator=generator, device=like.device) * 2 - 1
+
+
+def _affine(images: Tensor, how: Augment, generator: Generator) -> Tensor:
+    if not (how.rotate_deg or how.scale or how.shift):
+        return images
+    draw = _uniform((len(images), 4), images, generator)
+    angle, zoom = draw[:, 0] * math.radians(how.rotate_deg), 1 + draw[:, 1] * how.scale
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    shift = draw[:, 2:] * 2 * how.shift
+    matrix = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def intensity(images: Tensor, how: Augment, generator: Generator) -> Tensor:
+    """Gain, exponent and noise of each channel; a channel that is missing (all zero) stays so."""
+    shape = (*images.shape[:-2], 1, 1)
+    here = (images.abs().amax((-2, -1), keepdim=True) > 0).to(images.dtype)
+    out = images
+    if how.gamma:
+        out = out.clamp_min(1e-4) ** (1 + _uniform(shape, images, generator) * how.gamma)
+    if how.gain:
+        out = out * (1 + _uniform(shape, images, generator) * how.gain)
+    if how.noise:
+        out = out + torch.randn(images.shape, generator=generator, device=images.device) * how.noise
+    return out * here
+
+
+def drop_channels(present: Tensor, chance: float, generator: Generator) -> Tensor:
+    """present (B, C) 0|1 -> (B, C): which channels to keep. Each goes with `chance`; at least one present one stays."""
+    if not chance:
+        return present
+    draw = torch.rand(present.shape, generator=generator, device=present.device)
+    kept = present * (draw >= chance)
+    last = functional.one_hot((present * (draw + 1)).argmax(1), present.shape[1]).to(present.dtype) * present
+    return torch.where(kept.sum(1, keepdim=True) > 0, kept, last)

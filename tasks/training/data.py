@@ -1,0 +1,168 @@
+"""Hip-visits as tensors: uint16 in memory as on disk, made float on the device only where a batch needs them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tasks.domain.disease import ARCO, JIC, MEASURED_LABELS
+from tasks.domain.hip import ROLES
+from tasks.store import digests, hips, tables
+
+HIPS, HIPS_TABLE = Path("data/hips"), Path("data/hips.parquet")
+MASKS, ANNOTATIONS, SPLIT = Path("data/masks"), Path("data/annotations.parquet"), Path("data/split.parquet")
+TEST = "test"
+CONSENSUS = "consensus"
+_log = logging.getLogger("osteoflow.training")
+
+
+def cohort(hips_table: Path = HIPS_TABLE, split: Path = SPLIT) -> pd.DataFrame:
+    """Usable hip-visits in a fixed order: hip_visit, subject, side, days, fold, path, mask (path or "")."""
+    rows = tables.read("hips", hips_table)
+    rows = rows[rows["status"] == "ok"].merge(
+        tables.read("split", split)[["subject", "fold"]], on="subject", how="left"
+    )
+    lost = rows["fold"].isna()
+    if lost.any():
+        _log.warning("%d hip-visits belong to no fold and are left out; run the split stage", int(lost.sum()))
+    rows = rows[~lost].sort_values(["subject", "days", "hip_visit"], ignore_index=True)
+    rows["path"] = [str(HIPS / file) for file in rows["file"]]
+    masks = [MASKS / f"{key}.safetensors" for key in rows["hip_visit"]]
+    rows["mask"] = [str(path) if path.exists() else "" for path in masks]
+    return rows[["hip_visit", "subject", "side", "days", "fold", "path", "mask", "digest"]]
+
+
+def folds(rows: pd.DataFrame) -> list[str]:
+    """The training folds that have hip-visits, in order."""
+    return sorted((fold for fold in rows["fold"].unique() if fold != TEST), key=lambda fold: (len(fold), fold))
+
+
+def fingerprint(rows: pd.DataFrame) -> str:
+    """One digest over what a network sees of `rows`: images, masks and folds."""
+    parts = [f"{key}|{fold}|{digest}" for key, fold, digest in rows[["hip_visit", "fold", "digest"]].to_numpy()]
+    parts += [digests.sha256_file(Path(path)) if path else "" for path in rows["mask"]]
+    return digests.combine(*parts)
+
+
+def labels(annotations: Path = ANNOTATIONS) -> pd.DataFrame:
+    """Consensus labels, one row a hip-visit: lesion (0|1), stage and jic (level, 0 is no lesion), numbers in their
+    unit. Where a reader saw no lesion, its stage, angles and collapse are 0. Missing is NaN."""
+    rows = tables.read("annotations", annotations)
+    rows = rows[(rows["kind"] == "label") & (rows["reader"] == CONSENSUS) & rows["hip_visit"].notna()]
+    wide = rows.drop_duplicates(["hip_visit", "name"], keep="last").pivot(
+        index="hip_visit", columns="name", values="value"
+    )
+    out = pd.DataFrame(index=wide.index)
+
+    def column(name: str) -> pd.Series:
+        return wide[name] if name in wide else pd.Series(None, index=wide.index, dtype=object)
+
+    out["stage"] = column("arco").map({name: level for level, name in enumerate(ARCO, 1)}).astype(float)
+    out["jic"] = column("jic").map({name: level for level, name in enumerate(JIC, 1)}).astype(float)
+    for name in MEASURED_LABELS:
+        out[name] = pd.to_numeric(column(name), errors="coerce").astype(float)
+    lesion = pd.to_numeric(column("lesion"), errors="coerce").astype(float)
+    out["lesion"] = lesion.where(lesion.notna(), np.where(out["stage"].notna() | out["jic"].notna(), 1.0, np.nan))
+    for name in [*("stage", "jic"), *MEASURED_LABELS]:
+        out[name] = out[name].where(out[name].notna() | (out["lesion"] != 0), 0.0)
+    return out
+
+
+@dataclass
+class Stack:
+    """Volumes of many hip-visits on one grid. bits: (N, C, D, H, W) int16 holding uint16 as stored; value = stored *
+    scale + offset with scale, offset (N, C). present: (N, C). spacing: mm of the grid as stored here (D, H, W)."""
+
+    bits: Tensor
+    scale: Tensor
+    offset: Tensor
+    present: Tensor
+    spacing: tuple[float, float, float]
+
+    def to(self, device: torch.device) -> Stack:
+        moved = (part.to(device) for part in (self.bits, self.scale, self.offset, self.present))
+        return Stack(*moved, self.spacing)
+
+    def take(self, visit: Tensor, slices: Tensor) -> Tensor:
+        """visit (B,), slices (B, S) -> (B, S, C, H, W) float32; a missing channel is zero."""
+        chosen = self.bits[visit[:, None], :, slices]
+        scale = (self.scale * self.present)[visit][:, None, :, None, None]
+        offset = (self.offset * self.present)[visit][:, None, :, None, None]
+        return (chosen.to(torch.int32) & 0xFFFF).float() * scale + offset
+
+    def places(self) -> Tensor:
+        """(D,) mm of each slice from the centre of the head, posterior positive."""
+        depth = self.bits.shape[2]
+        return (torch.arange(depth, dtype=torch.float32) - (depth - 1) / 2) * self.spacing[0]
+
+
+def stack(paths: Sequence[Path], names: Sequence[str] = ROLES, size_px: int = 0) -> Stack:
+    """Read tensors `names` of hip files, resized in plane to `size_px` (0: as stored). All share one grid."""
+    read = [hips.read(Path(path), list(names)) for path in paths]
+    grids = [grid for file in read for name, grid in file.meta.get("grids", {}).items() if name in file.tensors]
+    grid = grids[0] if grids else {"shape": [1, 8, 8], "spacing": [1.0, 1.0, 1.0]}
+    depth, rows, columns = (int(n) for n in grid["shape"])
+    size = size_px or rows
+    bits = torch.zeros(len(read), len(names), depth, size, size if size_px else columns, dtype=torch.int16)
+    scale, offset = torch.zeros(len(read), len(names)), torch.zeros(len(read), len(names))
+    present = torch.zeros(len(read), len(names))
+    for i, file in enumerate(read):
+        for c, name in enumerate(names):
+            if name not in file.tensors or not file.tensors[name].size:
+                continue
+            volume = file.tensors[name]
+            if size_px and (rows, columns) != (size, size):
+                volume = _resized(volume, size)
+            bits[i, c] = torch.from_numpy(np.ascontiguousarray(volume).view(np.int16))
+            scale[i, c], offset[i, c] = (float(number) for number in file.meta["scale"][name])
+            present[i, c] = 1.0
+    spacing = grid["spacing"]
+    return Stack(bits, scale, offset, present, (spacing[0], spacing[1] * rows / size, spacing[2] * rows / size))
+
+
+def _resized(volume: np.ndarray, size: int) -> np.ndarray:
+    values = torch.from_numpy(volume.astype(np.float32))[:, None]
+    small = functional.interpolate(values, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    return small[:, 0].round().clamp(0, 65535).numpy().astype(np.uint16)
+
+
+@dataclass
+class Masks:
+    """masks: (N, L, D, H, W) uint8 0|1; known: (N, L), whether somebody drew (or ruled out) that label there."""
+
+    masks: Tensor
+    known: Tensor
+
+    def to(self, device: torch.device) -> Masks:
+        return Masks(self.masks.to(device), self.known.to(device))
+
+
+def masks(
+    paths: Sequence[str], names: Sequence[str], shape: Sequence[int], lesion: Sequence[float] | None = None
+) -> Masks:
+    """Consensus masks `names` of mask files ("" is none) on the grid `shape` (D, H, W).
+
+    `lesion` is each hip-visit's label (0 | 1 | NaN). A head drawn without a lesion means that there is none, unless the
+    label says that there is one: then the lesion is unknown here.
+    """
+    out = torch.zeros(len(paths), len(names), *shape, dtype=torch.uint8)
+    known = torch.zeros(len(paths), len(names))
+    for i, path in enumerate(paths):
+        if not path:
+            continue
+        wanted = [f"{CONSENSUS}/{name}" for name in names]
+        found = hips.read(Path(path), wanted).tensors
+        for c, name in enumerate(wanted):
+            if name in found and found[name].shape == tuple(shape):
+                out[i, c], known[i, c] = torch.from_numpy(np.ascontiguousarray(found[name] > 0)), 1.0
+            elif names[c] == "lesion" and f"{CONSENSUS}/head" in found and not (lesion is not None and lesion[i] == 1):
+                known[i, c] = 1.0
+    return Masks(out, known)
