@@ -293,27 +293,32 @@ def erase(
 def reidentify(
     subject: Annotated[str, typer.Argument(help="The pseudonym.")],
     reason: Annotated[str, typer.Option(help="Why; written to the audit log.")],
-    key_file: Annotated[Path | None, typer.Option()] = None,
+    key_file: Annotated[Path | None, typer.Option(help="The project key, when not the default.")] = None,
 ) -> None:
     """With the key, in the identified zone: who a subject is. Written to the audit log."""
     prepare()
+    import dataclasses
     import getpass
 
-    from tasks.keys import Crosswalk, Keys
+    from tasks.keys import Keys
+    from tasks.keys import reidentify as run
 
-    found = Crosswalk.open(Keys.open(key_file)).reidentify(subject, reason=reason, who=getpass.getuser())
-    print(json.dumps(found, indent=1, ensure_ascii=False))
+    person = run(subject, reason=reason, who=getpass.getuser(), keys=Keys.open(key_file))
+    print(json.dumps(dataclasses.asdict(person), indent=1, ensure_ascii=False, default=str))
 
 
 @app.command(name="rotate-key")
 def rotate_key(
-    new_key_file: Annotated[Path | None, typer.Option(help="The new key; default: made and put in place.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; written to the audit log.")] = "rotation",
+    key_file: Annotated[Path | None, typer.Option(help="The project key, when not the default.")] = None,
 ) -> None:
-    """Rewrap the secrets under a new project key; pseudonyms stay as they are."""
+    """Make a new project key in place of the old one and rewrap the secrets; pseudonyms stay as they are."""
     prepare()
+    import getpass
+
     from tasks.keys import rotate
 
-    rotate(new_key_file)
+    rotate(getpass.getuser(), reason, key_file)
     console.print("rotated: secrets are wrapped under the new key, pseudonyms and folds are unchanged")
 
 

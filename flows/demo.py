@@ -182,7 +182,9 @@ def _show(results: list[dict[str, Any]], settings: Settings, console: Console, c
     from flows.facts import status
 
     console.rule("what came out")
-    table = Table("arrival", "files in", "studies complete", "scored at once", "quarantined", "label rows", title="arrivals")
+    table = Table(
+        "arrival", "files in", "studies complete", "scored at once", "quarantined", "label rows", title="arrivals"
+    )
     for number, result in enumerate(results, start=1):
         a = result["arrivals"]
         held = ", ".join(f"{n} {reason}" for reason, n in a["quarantined"].items()) or "none"
@@ -192,7 +194,13 @@ def _show(results: list[dict[str, Any]], settings: Settings, console: Console, c
     console.print(table)
 
     table = Table(
-        "version", "alias", "AUC (95 % CI, patients resampled)", "Brier", "n", "population", title=f"models: {tracking.MODEL}"
+        "version",
+        "alias",
+        "AUC (95 % CI, patients resampled)",
+        "Brier",
+        "n",
+        "population",
+        title=f"models: {tracking.MODEL}",
     )
     for version in tracking.versions():
         e = tracking.package_facts(version.number)["evaluate"]
@@ -216,7 +224,9 @@ def _show(results: list[dict[str, Any]], settings: Settings, console: Console, c
     console.print(f"phantoms: {settings.home / 'phantoms.png'}", soft_wrap=True)
     console.print("MLflow's and Prefect's UIs, receivers and the audit site:", soft_wrap=True)
     console.print(f"  osteoflow -C {there} serve", soft_wrap=True)
-    console.print(f"any other command in this workspace: osteoflow -C {there} status | trace | verify | ...", soft_wrap=True)
+    console.print(
+        f"any other command in this workspace: osteoflow -C {there} status | trace | verify | ...", soft_wrap=True
+    )
     console.print(RESEARCH_ONLY)
 
 

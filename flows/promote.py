@@ -46,7 +46,9 @@ def gate(number: int, mapper: Mapper) -> dict[str, Any]:
         return _kept(number) or _decision(number, "champion", "it is the champion already", {})
     if champion is None:
         facts = tracking.package_facts(number)
-        decision = _decision(number, "promoted", "first version: there is no champion to beat", {"evaluate": facts["evaluate"]})
+        decision = _decision(
+            number, "promoted", "first version: there is no champion to beat", {"evaluate": facts["evaluate"]}
+        )
         _promote(number, decision["reason"], by="gate")
     else:
         decision = _compare(version, champion, params, mapper)
@@ -73,7 +75,12 @@ def _compare(version: tracking.Version, champion: tracking.Version, params: Para
     both = test.assign(challenger=test["hip_visit"].map(ours), champion=test["hip_visit"].map(theirs))
     both = both.dropna(subset=["challenger", "champion"])
     events, patients = int(both["label"].sum()), int(both["subject"].nunique())
-    numbers: dict[str, Any] = {"n_hip_visits": len(both), "n_patients": patients, "n_events": events, "champion": champion.number}
+    numbers: dict[str, Any] = {
+        "n_hip_visits": len(both),
+        "n_patients": patients,
+        "n_events": events,
+        "champion": champion.number,
+    }
     if events < params.min_events or events == len(both):
         return _decision(
             version.number, "kept as challenger",
@@ -87,21 +94,21 @@ def _compare(version: tracking.Version, champion: tracking.Version, params: Para
     d_brier = _interval(paired_bootstrap(label, *pair, subjects, brier, **settings))
     slope = read_json(Path("reports/evaluate.json"))["slope"]
     if None in (*d_auc, *d_brier):
-        return _decision(version.number, "kept as challenger", "too few patients for an interval of the difference", numbers)
+        return _decision(
+            version.number, "kept as challenger", "too few patients for an interval of the difference", numbers
+        )
     numbers |= {
         "auc_challenger": float(auc(label, pair[0])), "auc_champion": float(auc(label, pair[1])),
         "d_auc": d_auc, "d_brier": d_brier, "slope": slope,
     }  # fmt: skip
-    failed = [
-        text
-        for failed, text in [
-            (d_auc[1] <= -params.auc_margin, f"its AUC could be worse by {-d_auc[1]:.3f} (margin {params.auc_margin})"),
-            (not (d_brier[2] < 0 or d_auc[1] > 0), "neither its Brier score nor its AUC is better with 95 % confidence"),
-            (slope is None or not params.slope_low <= slope <= params.slope_high,
-             f"its calibration slope is {'unknown' if slope is None else f'{slope:.2f}'}, outside {params.slope_low} to {params.slope_high}"),
-        ]
-        if failed
-    ]  # fmt: skip
+    slope_text = "unknown" if slope is None else f"{slope:.2f}"
+    calibrated = slope is not None and params.slope_low <= slope <= params.slope_high
+    checks = {
+        f"its AUC could be worse by {-d_auc[1]:.3f} (margin {params.auc_margin})": d_auc[1] > -params.auc_margin,
+        "neither its Brier score nor its AUC is better with 95 % confidence": d_brier[2] < 0 or d_auc[1] > 0,
+        f"its calibration slope is {slope_text}, not within {params.slope_low} to {params.slope_high}": calibrated,
+    }
+    failed = [text for text, passed in checks.items() if not passed]
     measured = (
         f"AUC difference {d_auc[0]:+.3f} (95 % CI {d_auc[1]:+.3f} to {d_auc[2]:+.3f}), Brier difference "
         f"{d_brier[0]:+.3f} ({d_brier[1]:+.3f} to {d_brier[2]:+.3f}), {len(both)} hip-visits of {patients} patients"

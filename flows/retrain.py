@@ -157,10 +157,10 @@ def stage_task(node: StageNode, repo: Repo, given: _Given) -> StageRun:
         return run_stage(node.name, given.mapper, repo)
 
     task = prefect.task(
-        body, name=node.name, retries=node.retries, retry_condition_fn=_may_retry, tags=[node.queue],
+        name=node.name, retries=node.retries, retry_condition_fn=_may_retry, tags=[node.queue],
         description=node.desc, persist_result=False,
     )  # fmt: skip
-    done = task()
+    done = task(body)()
     given.say(f"  {node.name:<12} {f'{done.function_s:6.1f} s' if done.ran else 'unchanged'}")
     return done
 
@@ -236,8 +236,9 @@ def environment_digest() -> str:
 
 def publish(decision: dict[str, Any]) -> Path:
     """The HTML report and the audit site, from plain facts."""
-    from flows.facts import report_facts
     from tasks.publish import report, site
+
+    from flows.facts import report_facts
 
     facts = report_facts(decision)
     out = Path("reports/report.html")

@@ -130,10 +130,15 @@ def _wait_receiver(settings: Settings, started: list[tuple[Child, subprocess.Pop
     while time.monotonic() < deadline:
         for child, process in started:
             if process.poll() is not None:
-                raise Unavailable(f"{child.name} ended with {process.returncode} while starting; its log is under logs/")
+                raise Unavailable(
+                    f"{child.name} ended with {process.returncode} while starting; its log is under logs/"
+                )
         with socket.socket() as probe:
             probe.settimeout(1)
-            if probe.connect_ex(("127.0.0.1", settings.dicom_port)) == 0 and (settings.home / "deployments.up").exists():
+            if (
+                probe.connect_ex(("127.0.0.1", settings.dicom_port)) == 0
+                and (settings.home / "deployments.up").exists()
+            ):
                 return
         time.sleep(0.3)
     raise Unavailable(f"the receiver did not answer within {START_PATIENCE_S:.0f} s")
@@ -180,11 +185,12 @@ def _write_state(settings: Settings, api: str) -> None:
 
 def receiver() -> None:
     """C-STORE and the watched inbox, until ended. A study that became complete is a hint for Prefect, no more."""
+    from tasks.receive.scp import serving
+
     from flows.arrive import hint
     from tasks.domain.params import load
     from tasks.ledger import Ledger
     from tasks.receive import Params, settle, watch_once
-    from tasks.receive.scp import serving
 
     settings = Settings()
     params = load("receive", Params)
@@ -211,9 +217,15 @@ def deployments() -> None:
     up = Settings().home / "deployments.up"
     up.unlink(missing_ok=True)
     made = [
-        arrive.to_deployment("arrive", triggers=[trigger], concurrency_limit=1, description="Work on what has arrived, by hint"),
-        arrive.to_deployment("sweep", interval=timedelta(minutes=1), concurrency_limit=1, description="What a hint missed"),
-        watch.to_deployment("watch", interval=timedelta(minutes=10), concurrency_limit=1, description="Retrain when due"),
+        arrive.to_deployment(
+            "arrive", triggers=[trigger], concurrency_limit=1, description="Work on what has arrived, by hint"
+        ),
+        arrive.to_deployment(
+            "sweep", interval=timedelta(minutes=1), concurrency_limit=1, description="What a hint missed"
+        ),
+        watch.to_deployment(
+            "watch", interval=timedelta(minutes=10), concurrency_limit=1, description="Retrain when due"
+        ),
     ]
     threading.Timer(3.0, up.touch).start()
     prefect.serve(*made, pause_on_shutdown=False)

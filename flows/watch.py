@@ -38,7 +38,10 @@ def due(ledger: Ledger, params: Params | None = None, now: datetime | None = Non
     if last and last["ended"] and last["status"] == "finished":
         since = (now.timestamp() - last["ended"]) / 3600
         if since < params.cool_down_hours:
-            return False, f"{new} new hips, but the last run ended {since:.1f} h ago (cool-down {params.cool_down_hours} h)"
+            return (
+                False,
+                f"{new} new hips, but the last run ended {since:.1f} h ago (cool-down {params.cool_down_hours} h)",
+            )
     if params.quiet_hours:
         start, end = params.quiet_hours
         inside = start <= now.hour < end if start <= end else now.hour >= start or now.hour < end

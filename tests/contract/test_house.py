@@ -111,7 +111,9 @@ def test_a_gpu_worker_needs_little(package: str) -> None:
                 waiting += [candidate for candidate in candidates if candidate.exists()]
             elif path.parts[-2] != "store" or parts[0] != "tasks":
                 allowed = parts[0] in LIGHT or parts[0] in sys.stdlib_module_names or parts[0] == ""
-                assert allowed or parts[0] == "pydantic_settings" and path.name == "settings.py", f"{path}: {parts[0]}"
+                assert allowed or (parts[0] == "pydantic_settings" and path.name == "settings.py"), (
+                    f"{path}: {parts[0]}"
+                )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -132,7 +134,9 @@ def test_nothing_is_pickled() -> None:
 
 
 def test_no_file_has_outgrown_its_room() -> None:
-    long = {p: len(p.read_text().splitlines()) for p in [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "flows").rglob("*.py")]}
+    long = {
+        p: len(p.read_text().splitlines()) for p in [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "flows").rglob("*.py")]
+    }
     assert not {str(path): lines for path, lines in long.items() if lines > 420}
 
 
@@ -148,7 +152,9 @@ def test_the_commands_of_the_readme_exist() -> None:
 
     readme = (ROOT / "README.md").read_text()
     known = set(get_command(app).commands)  # type: ignore[attr-defined]
-    used = set(re.findall(r"osteoflow(?: -C \S+)? ([a-z][a-z-]*)\b", " ".join(re.findall(r"`[^`]+`|```.*?```", readme, re.S))))
+    used = set(
+        re.findall(r"osteoflow(?: -C \S+)? ([a-z][a-z-]*)\b", " ".join(re.findall(r"`[^`]+`|```.*?```", readme, re.S)))
+    )
     assert used and used <= known, used - known
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"\bmake ([a-z]+)", readme)) <= targets
