@@ -33,8 +33,9 @@ def commitment_of(salt: bytes, site: str, study_uid: str, version: int, digest: 
     return hmac.new(salt, message, hashlib.sha256).hexdigest()
 
 
-def claim_batch(self: Ledger, owner: str) -> str | None:
-    """All complete, current studies → claimed, in a new numbered batch; its id, or None when nothing is new.
+def claim_batch(self: Ledger, owner: str, after: int = 0) -> str | None:
+    """All complete, current studies → claimed, in a new numbered batch; its id, or None when nothing is new. `after`:
+    the highest number of a manifest on disk, which a ledger restored from a backup may have forgotten.
 
     A batch whose manifest was not confirmed by `batch_written` (nor finished) is returned again instead of a new one:
     whoever claimed it died before writing.
@@ -50,7 +51,7 @@ def claim_batch(self: Ledger, owner: str) -> str | None:
         rows = conn.execute(select(studies).where(ready)).all()
         if not rows:
             return None
-        number = (conn.execute(select(func.max(batches.c.number))).scalar() or 0) + 1
+        number = max(conn.execute(select(func.max(batches.c.number))).scalar() or 0, after) + 1
         batch = f"batch-{number:06d}"
         conn.execute(insert(batches).values(batch=batch, number=number, owner=owner, claimed_at=now))
         for row in rows:

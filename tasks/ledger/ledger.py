@@ -59,6 +59,7 @@ class Ledger:
     counts = studies.counts
     waiting = studies.waiting
     geometry = studies.geometry
+    unknown_files = studies.unknown_files
     explain = studies.explain
     declare = studies.declare
     complete = studies.complete

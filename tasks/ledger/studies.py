@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,10 @@ from tasks.ledger.tables import FORWARD, STATES, files, studies
 
 if TYPE_CHECKING:
     from tasks.ledger.ledger import Ledger
+
+
+CLOCK_SKEW = 60.0
+"""Seconds by which the clocks of two machines on one ledger may differ."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,32 @@ def geometry(self: Ledger, row_key: str) -> list[tuple[str, str]]:
 
 
 def waiting(self: Ledger, quiet_before: float) -> list[dict[str, Any]]:
-    """Receiving versions to which nothing came since `quiet_before`: row_key, n_files, declared, last_received."""
-    columns = (studies.c.row_key, studies.c.n_files, studies.c.declared, studies.c.last_received)
-    query = select(*columns).where(
-        studies.c.state == "receiving", studies.c.current == 1, studies.c.last_received <= quiet_before
-    )
+    """Receiving versions to which nothing came since `quiet_before`: row_key, n_files, declared, last_received,
+    waiting. One that came in the future is quiet too: the clock was set back."""
+    columns = (studies.c.row_key, studies.c.n_files, studies.c.declared, studies.c.last_received, studies.c.waiting)
+    quiet = or_(studies.c.last_received <= quiet_before, studies.c.last_received > time.time() + CLOCK_SKEW)
+    query = select(*columns).where(studies.c.state == "receiving", studies.c.current == 1, quiet)
     with reading(self.engine) as conn:
         return [dict(row._mapping) for row in conn.execute(query.order_by(studies.c.last_received))]
+
+
+def unknown_files(
+    self: Ledger, folders: Mapping[str, Path], names: Callable[[Path], list[str]]
+) -> dict[str, list[str]]:
+    """File names that stand in a spool folder and in no row, by row key, of the spool's `folders` by row key. `names`
+    lists a folder; it is called for keys that the ledger does not know and for versions still receiving (only these can
+    lack a row), while no writer is at work: what another process has not committed yet is not mistaken for lost."""
+    lost: dict[str, list[str]] = {}
+    with writing(self.engine) as conn:
+        known = dict(conn.execute(select(studies.c.row_key, studies.c.state)).tuples().all())
+        for row_key, folder in folders.items():
+            if known.get(row_key, "receiving") != "receiving":
+                continue
+            rows = conn.execute(select(files.c.path).where(files.c.row_key == row_key)).scalars()
+            found = sorted(set(names(folder)) - {path.rpartition("/")[2] for path in rows})
+            if found or row_key not in known:
+                lost[row_key] = found
+    return lost
 
 
 def explain(self: Ledger, row_key: str, text: str) -> None:
@@ -122,7 +145,7 @@ def explain(self: Ledger, row_key: str, text: str) -> None:
 def declare(self: Ledger, row_key: str, n_files: int) -> None:
     """The sender says that the study has `n_files` (QIDO-RS, C-FIND, change feed)."""
     with writing(self.engine) as conn:
-        conn.execute(update(studies).where(studies.c.row_key == row_key).values(declared=n_files))
+        conn.execute(update(studies).where(studies.c.row_key == row_key).values(declared=n_files, waiting=None))
 
 
 def complete(self: Ledger, row_key: str, last_received: float | None = None) -> bool:

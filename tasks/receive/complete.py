@@ -1,0 +1,43 @@
+"""receiving → complete: quiet for a while, no slice missing, and as many files as the sender declared."""
+
+from __future__ import annotations
+
+import time
+
+from tasks.ledger import Ledger
+from tasks.receive.geometry import series_with_gaps
+from tasks.receive.params import Params
+
+
+def settle(ledger: Ledger, params: Params, now: float | None = None, force: bool = False) -> list[str]:
+    """Judge every study that is quiet; returns the row keys of those that became complete.
+
+    `force` skips the quiet period only: it says that the sender is done (a folder was given as a whole). A study that
+    lacks something waits, with the reason in `status`; after `incomplete_after_seconds` it goes to quarantine as
+    incomplete_series or fewer_files_than_declared. Nothing is lost by that: a late slice makes a new version with all
+    files, and a person may release it as it is.
+    """
+    now = time.time() if now is None else now
+    completed: list[str] = []
+    for row in ledger.waiting(now if force else now - params.quiet_seconds):
+        overdue = row["last_received"] <= now - params.incomplete_after_seconds
+        if row["waiting"] and not overdue and not force:
+            continue  # judged before, and nothing came since
+        reason, detail = _lacks(ledger, row["row_key"], row["n_files"], row["declared"], params)
+        if reason is None:
+            if ledger.complete(row["row_key"], row["last_received"]):
+                completed.append(row["row_key"])
+        elif overdue:
+            ledger.quarantine(row["row_key"], reason, detail)
+        elif row["waiting"] != detail:
+            ledger.explain(row["row_key"], detail)
+    return completed
+
+
+def _lacks(ledger: Ledger, row_key: str, n_files: int, declared: int | None, params: Params) -> tuple[str | None, str]:
+    if declared is not None and n_files < declared:
+        return "fewer_files_than_declared", f"{n_files} of {declared} declared files"
+    lacking, series = series_with_gaps(ledger.geometry(row_key), params.gap_tolerance)
+    if lacking:
+        return "incomplete_series", f"slices missing in {lacking} of {series} series"
+    return None, ""

@@ -1,0 +1,119 @@
+"""What a person decides about quarantine: list, show, release, discard. Each decision keeps who and why."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tasks.domain.errors import BadInput, Refused
+from tasks.ledger import NEVER_RELEASED, Entry, Ledger
+from tasks.receive.intake import Intake, carrier
+from tasks.store.dicom import checked_header
+
+
+def show(ledger: Ledger, key: str) -> dict[str, Any]:
+    """What is known about one entry, without PHI: what it is, why it is held, what could be done."""
+    entry = ledger.quarantine_entry(key)
+    study = ledger.get(entry.row_key) if entry.row_key else None
+    path = entry.path
+    return {
+        "key": entry.key,
+        "what": "study version" if entry.row_key else "file",
+        "row_key": entry.row_key,
+        "reason": entry.reason,
+        "detail": entry.detail,
+        "state": entry.state,
+        "created": entry.created,
+        "decided": entry.decided,
+        "who": entry.who,
+        "why": entry.why,
+        "origin": entry.origin,
+        "files": study.n_files if study else 1,
+        "bytes": path.stat().st_size if path and path.exists() else None,
+        "sha256": entry.sha256,
+        "releasable": entry.state == "held" and _releasable(entry),
+    }
+
+
+def release(ledger: Ledger, key: str, who: str, why: str) -> str | None:
+    """Let a held entry go, as a decision of a person; returns the row key of the study version that it is now part of.
+
+    A study version comes back complete, as a new version with the same files. A file is taken in again: it must pass
+    the checks by now, and bytes that stood against an earlier file of the same SOP UID stay refused."""
+    entry = ledger.quarantine_entry(key)
+    if entry.row_key is not None:
+        spool = carrier(ledger.identified)
+
+        def carry(path: str, row_key: str) -> str | None:
+            carried = spool.carry(path, row_key)
+            spool.sync()
+            return carried
+
+        return ledger.release(key, who, why, carry)
+    if not _releasable(entry) or entry.path is None:
+        raise Refused(f"entry {key} ({entry.reason}) cannot be released: discard it and have it sent again")
+    with Intake(ledger) as intake:
+        received = intake.take(entry.path, entry.site or "", entry.origin or "")
+        intake.sync([received])
+        outcome = intake.file([received])[0]
+    if outcome.row_key is None or outcome.outcome not in ("accepted", "duplicate") or outcome.reason:
+        raise Refused(f"entry {key} is refused again: {outcome.reason or outcome.outcome}")
+    ledger.release(key, who, why, lambda path, row_key: None)
+    return outcome.row_key
+
+
+def discard(ledger: Ledger, key: str, who: str, why: str) -> int:
+    """Give a held entry up and remove its bytes; returns how many files went. The decision stays in the ledger."""
+    paths = ledger.discard(key, who, why)
+    purge(ledger)
+    return len(paths)
+
+
+def purge(ledger: Ledger) -> int:
+    """Remove the bytes that the ledger lists for purging (after a discard or an erasure); returns how many files went.
+    May be interrupted and called again."""
+    paths = ledger.pending_purges()
+    for path in paths:
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in paths}:
+        _remove_empty(folder, ledger.identified)
+    ledger.purged(paths)
+    return len(paths)
+
+
+def purge_originals(ledger: Ledger, row_key: str) -> int:
+    """Remove the originals of a version that is done (retention): it stays as released and cannot be made again."""
+    study = ledger.get(row_key)
+    if study is None:
+        return 0
+    ledger.mark_purged(row_key)
+    for file in study.files:
+        file.path.unlink(missing_ok=True)
+    for folder in {file.path.parent for file in study.files}:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(study.files)
+
+
+def _releasable(entry: Entry) -> bool:
+    if entry.reason in NEVER_RELEASED:
+        return False
+    if entry.row_key is not None:
+        return True
+    if entry.path is None or not entry.path.exists():
+        return False
+    try:
+        checked_header(entry.path)
+    except BadInput:
+        return False
+    return True
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder and those above it that have become empty, below spool/ or quarantine/."""
+    while folder.is_relative_to(top) and len(folder.relative_to(top).parts) > 1:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent
