@@ -1,0 +1,324 @@
+"""From sequences to calibrated members, predictions and their metrics."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from tasks.domain.hip import RESEARCH_ONLY
+from tasks.forecast import hazard
+from tasks.forecast.hazard import Array
+from tasks.forecast.member import Fitted, Table, one_column, risk_of_column, train
+from tasks.forecast.params import Params
+from tasks.nets.forecaster import Ensemble, Member
+from tasks.store import tables
+from tasks.store.files import read_json, replacing, write_json, write_text
+from tasks.store.items import Mapper
+from tasks.training import metrics
+
+SEQUENCES, NAMES = Path("data/sequences.parquet"), Path("data/sequences.json")
+MODELS, PREDICTIONS, REPORTS = Path("models/forecast"), Path("data/predictions.parquet"), Path("reports/forecast")
+BASELINES = {"lesion_size": "lesion_fraction", "jic": "jic_rank", "kerboul": "kerboul_deg"}
+"""Baseline -> the one feature that it is made of."""
+MANY_ROWS = 3000
+"""Above this the folds go to other processes; below, starting torch there costs more than the folds."""
+
+log = logging.getLogger("osteoflow.forecast")
+
+
+def run(params: Params, mapper: Mapper) -> None:
+    frame = tables.read("sequences", SEQUENCES)
+    names = _names(frame)
+    table = to_table(frame, len(names), params)
+    order = np.lexsort((table.days, table.hips))
+    frame, table = frame.iloc[order].reset_index(drop=True), table.rows(order)
+    folds = frame["fold"].fillna("none").astype(str).to_numpy()
+    left_out = sorted({f for f in folds if f not in ("test", "none", "external")}, key=lambda f: (len(f), f))
+    fitted = fit_members(table, folds, left_out, params, mapper)
+    raw = {name: np.full(len(frame), np.nan) for name in ("risk", "lr_last", *BASELINES)}
+    _predict_raw(raw, frame, table, folds, left_out, fitted, names, params)
+    amount = _choose_amounts(raw, table, folds, left_out, fitted, params)
+    ensemble = _assemble(fitted, table, folds, names, frame, amount, raw, params)
+    predictions = _predictions(ensemble, frame, raw, folds, left_out, params)
+    _write(ensemble, fitted, predictions, frame, table, params)
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    """Names of the features; numbers when the table came without them."""
+    width = max((len(v) for v in frame["features"] if v is not None), default=0)
+    names = list(read_json(NAMES)["features"]) if NAMES.exists() else []
+    return names if len(names) == width else [f"feature_{i:03d}" for i in range(width)]
+
+
+def to_table(frame: pd.DataFrame, width: int, params: Params) -> Table:
+    vectors = np.full((len(frame), width), np.nan)
+    for row, vector in enumerate(frame["features"]):
+        if vector is not None:
+            vectors[row, : len(vector)] = vector
+    label = frame["label"].to_numpy(dtype=np.float64)
+    nothing = np.full(len(frame), np.nan)
+    reasons = frame["not_at_risk"].fillna("") if "not_at_risk" in frame else pd.Series([""] * len(frame))
+    data = hazard.exposure(
+        label,
+        frame["event_in_days"].to_numpy(dtype=np.float64) if "event_in_days" in frame else nothing,
+        frame["followed_days"].to_numpy(dtype=np.float64) if "followed_days" in frame else nothing,
+        (reasons == "").to_numpy(),
+        float(frame["horizon_days"].median()) if len(frame) else 365.0,
+        params.intervals,
+    )
+    text = {c: frame[c].fillna("").astype(str).to_numpy(dtype=str) for c in ("subject", "hip")}
+    days = frame["days"].fillna(0.0).to_numpy(dtype=np.float64)
+    return Table(vectors, data, text["subject"], text["hip"], days, label)
+
+
+def fit_members(
+    table: Table, folds: np.ndarray, left_out: list[str], params: Params, mapper: Mapper
+) -> dict[str, Fitted]:
+    """One member for each fold left out; with one fold only, one member on all of it."""
+    training = np.isin(folds, left_out)
+    inside = {f: training & (folds != f) if len(left_out) > 1 else training for f in left_out}
+    if not left_out:
+        left_out, inside = ["0"], {"0": np.zeros(len(folds), dtype=bool)}
+    work = [(table.rows(inside[f]), params, index) for index, f in enumerate(left_out)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        results = list((mapper if len(table.days) > MANY_ROWS else map)(train, work))
+    finally:
+        torch.set_num_threads(threads)
+    for name, result in zip(left_out, results, strict=True):
+        if result.reason:
+            log.warning("fold %s: %s", name, result.reason)
+    return dict(zip(left_out, results, strict=True))
+
+
+def _predict_raw(
+    raw: dict[str, Array], frame: pd.DataFrame, table: Table, folds: np.ndarray, left_out: list[str],
+    fitted: dict[str, Fitted], names: list[str], params: Params,
+) -> None:  # fmt: skip
+    """Uncalibrated risks: of each training row by the member that did not see its patient, else the members' mean."""
+    training = np.isin(folds, left_out)
+    places = {name: names.index(feature) for name, feature in BASELINES.items() if feature in names}
+    rest: dict[str, list[Array]] = {name: [] for name in raw}
+    others = ~training
+    for name, result in fitted.items():
+        outside = folds == name
+        inside = training & ~outside if len(left_out) > 1 else training
+        for which, into in ((outside, None), (others, rest)):
+            if not which.any():
+                continue
+            x = result.member.standardize(table.vectors[which])
+            found = {"lr_last": result.member.risks(x @ result.member.weight)}
+            for baseline, place in places.items():
+                kept = table.rows(inside)
+                one = one_column(kept.vectors[:, place], kept.data, 1e-2, params.min_events)
+                found[baseline] = risk_of_column(table.vectors[which][:, place], one)
+            for key, values in found.items():
+                if into is None:
+                    raw[key][which] = values
+                else:
+                    into[key].append(values)
+    for key, values in rest.items():
+        if values:
+            raw[key][others] = np.mean(values, axis=0)
+
+
+def _scores(member: Member, table: Table, amount: float) -> Array:
+    """(N,) scores of rows that are sorted by hip and time."""
+    out = np.full(len(table.days), np.nan)
+    member.amount = amount
+    years = table.years
+    for hip in np.unique(table.hips):
+        places = np.flatnonzero(table.hips == hip)
+        out[places] = member.scores(table.vectors[places], years[places])
+    return out
+
+
+def _choose_amounts(
+    raw: dict[str, Array], table: Table, folds: np.ndarray, left_out: list[str], fitted: dict[str, Fitted],
+    params: Params,
+) -> float:  # fmt: skip
+    """How much of the residual to use, by the likelihood of patients left out; for a fold's own out-of-fold
+    predictions by the other folds alone. Fills raw['risk'] of training rows; returns the ensemble's amount."""
+    gains: dict[str, Array] = {}
+    both: dict[str, tuple[Array, Array]] = {}
+    for name in left_out:
+        rows, member = table.rows(folds == name), fitted[name].member
+        base, full = _scores(member, rows, 0.0), _scores(member, rows, 1.0)
+        both[name] = base, full
+        gains[name] = np.array(
+            [hazard.log_likelihood(base + a * (full - base), member.alpha, rows.data) for a in params.amounts]
+        )
+    if not left_out:
+        return 0.0
+
+    def best(of: list[str]) -> float:
+        total = np.sum([gains[name] for name in of], axis=0)
+        return float(params.amounts[int(np.argmax(total))])
+
+    for name in left_out:
+        base, full = both[name]
+        amount = best([n for n in left_out if n != name] or left_out)
+        fitted[name].facts["amount_out_of_fold"] = amount
+        raw["risk"][folds == name] = fitted[name].member.risks(base + amount * (full - base))
+    chosen = best(left_out) if not all(f.reason for f in fitted.values()) else 0.0
+    for result in fitted.values():
+        result.member.amount = chosen
+    return chosen
+
+
+def _assemble(
+    fitted: dict[str, Fitted], table: Table, folds: np.ndarray, names: list[str], frame: pd.DataFrame, amount: float,
+    raw: dict[str, Array], params: Params,
+) -> Ensemble:  # fmt: skip
+    training = np.isin(folds, list(fitted))
+    far = [fitted[f].member.distance(table.vectors[folds == f]) for f in fitted if (folds == f).any()]
+    limit = float(np.quantile(np.concatenate(far), params.distance_quantile)) if far else 0.0
+    measured = np.isfinite(table.vectors[training])
+    flags = {role: names.index(f"missing_{role}") for role in params.required_roles if f"missing_{role}" in names}
+    usual_roles = [r for r, i in flags.items() if training.any() and np.nanmean(table.vectors[training, i]) < 0.5]
+    line = hazard.platt(raw["risk"][training], table.label[training], params.min_events)
+    known = table.label[training]
+    facts = {
+        "kind": "onfh-progression-forecaster",
+        "members": [f"fold{name}" for name in fitted],
+        "features": names,
+        "horizon_days": float(frame["horizon_days"].median()) if len(frame) else None,
+        "amount": amount,
+        "calibration": {"intercept": line[0], "slope": line[1]},
+        "interval": params.interval,
+        "required_roles": usual_roles,
+        "max_missing_share": params.max_missing_share,
+        "usual": [bool(u) for u in (measured.mean(axis=0) > 0.5 if training.any() else np.ones(len(names), dtype=bool))],
+        "distance_limit": max(limit * params.distance_margin, 1.0) if far else 1e9,
+        "trained_on": {
+            "patients": len(set(table.patients[training])), "hip_visits": int(training.sum()),
+            "known_labels": int(np.isfinite(known).sum()), "progressions": int(np.nansum(known)),
+        },
+        "reasons": {f"fold{name}": result.reason for name, result in fitted.items() if result.reason},
+        "notice": RESEARCH_ONLY,
+    }  # fmt: skip
+    return Ensemble({f"fold{name}": result.member for name, result in fitted.items()}, facts)
+
+
+def _predictions(
+    ensemble: Ensemble, frame: pd.DataFrame, raw: dict[str, Array], folds: np.ndarray, left_out: list[str], params: Params
+) -> pd.DataFrame:  # fmt: skip
+    """Out of fold for training rows, each fold calibrated by the others; the ensemble for the rest."""
+    label = frame["label"].to_numpy(dtype=np.float64)
+    training = np.isin(folds, left_out)
+    parts, facts = [], ensemble.facts
+    for name in left_out:
+        own = folds == name
+        others = training & ~own if len(left_out) > 1 else training
+        line = hazard.platt(raw["risk"][others], label[others], params.min_events)
+        alone = Ensemble({f"fold{name}": ensemble.members[f"fold{name}"]}, facts | {
+            "calibration": {"intercept": line[0], "slope": line[1]}})  # fmt: skip
+        part = alone.predict(frame[own]).set_axis(frame.index[own])
+        # The amount of the residual that the other folds chose, not the one that this fold had a say in.
+        risk = hazard.calibrated(raw["risk"][own], line)
+        part["risk_low"], part["risk_high"] = np.minimum(part["risk_low"], risk), np.maximum(part["risk_high"], risk)
+        part["risk"] = risk
+        parts.append(part)
+    if (~training).any():
+        parts.append(ensemble.predict(frame[~training]).set_axis(frame.index[~training]))
+    out = pd.concat(parts).sort_index() if parts else pd.DataFrame(columns=["hip_visit", "risk"])
+    for column in ("hip", "subject", "side", "fold", "days", "label", "horizon_days"):
+        out[column] = frame[column]
+    for name, values in raw.items():
+        if name != "risk" and np.isfinite(values).any():
+            out[f"risk_{name}"] = values
+            for fold in [*left_out, None]:
+                which = ~training if fold is None else folds == fold
+                seen = training & ~which if len(left_out) > 1 else training
+                line = hazard.platt(values[seen], label[seen], params.min_events)
+                out.loc[which, f"risk_{name}"] = hazard.calibrated(values[which], line)
+    return out
+
+
+def _write(
+    ensemble: Ensemble, fitted: dict[str, Fitted], predictions: pd.DataFrame, frame: pd.DataFrame, table: Table, params: Params
+) -> None:  # fmt: skip
+    for folder in (MODELS, REPORTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    for name, result in fitted.items():
+        write_member(MODELS, f"fold{name}", result)
+    write_json(MODELS / "ensemble.json", ensemble.facts)
+    write_json(
+        MODELS / "inputs.json",
+        {k: ensemble.facts[k] for k in ("features", "horizon_days", "required_roles")}
+        | {"columns": ["hip", "hip_visit", "days", "features", "not_at_risk"]},
+    )
+    tables.write("predictions", PREDICTIONS, predictions, sort_by=["subject", "side", "days", "hip_visit"])
+    found = measure(predictions, params)
+    found |= {"ensemble": {k: ensemble.facts[k] for k in ("amount", "calibration", "distance_limit", "trained_on", "reasons")},
+              "folds": {f"fold{n}": r.facts for n, r in fitted.items()}, "notice": RESEARCH_ONLY}  # fmt: skip
+    write_json(REPORTS / "metrics.json", found)
+    _write_run(fitted, found, params)
+    for part, row in found["sets"].items():
+        auc = row["model"]["auc"]
+        log.info(
+            "%s: %d labels, %d events, %d patients; AUC of the estimated risk %s", part, row["model"]["n"],
+            row["model"]["n_events"] or 0, row["model"]["n_patients"],
+            "not estimable" if auc is None else f"{auc:.3f} ({row['model']['auc_low'] or float('nan'):.3f} to {row['model']['auc_high'] or float('nan'):.3f})",
+        )  # fmt: skip
+
+
+def write_member(folder: Path, name: str, result: Fitted) -> None:
+    member = result.member
+    arrays = ("impute", "centre", "scale", "weight", "alpha", "spread", "whiten")
+    tensors = {key: torch.from_numpy(np.ascontiguousarray(getattr(member, key))) for key in arrays}
+    tensors |= {f"residual.{key}": value.contiguous() for key, value in member.residual.state_dict().items()}
+    with replacing(folder / f"{name}.safetensors") as partial:
+        save_file(tensors, str(partial))
+    facts = {"hidden": member.residual.fade.numel(), "amount": member.amount, "reason": result.reason} | result.facts
+    write_json(folder / f"{name}.json", facts)
+
+
+def measure(predictions: pd.DataFrame, params: Params) -> dict[str, Any]:
+    """{sets: {out_of_fold | test: {model | <baseline>: {auc, auc_low, auc_high, brier, ..., n, n_patients}}}}"""
+    fold = predictions["fold"].fillna("none")
+    sets: dict[str, Any] = {}
+    for part, which in (("out_of_fold", ~fold.isin(["test", "none", "external"])), ("test", fold == "test")):
+        known = predictions[which & predictions["label"].notna()]
+        if known.empty:
+            continue
+        sets[part] = {}
+        for column in [
+            c for c in known if c == "risk" or (c.startswith("risk_") and c not in ("risk_low", "risk_high"))
+        ]:
+            row: dict[str, Any] = {}
+            for name, statistic in (("auc", metrics.auc), ("brier", metrics.brier)):
+                row |= metrics.clustered_bootstrap(
+                    [known["label"], known[column]], known["subject"], statistic, params.metric_resamples, params.seed
+                ).as_dict(name)
+            sets[part]["model" if column == "risk" else column.removeprefix("risk_")] = row
+    return {"sets": sets}
+
+
+def _write_run(fitted: dict[str, Fitted], found: dict[str, Any], params: Params) -> None:
+    import json
+
+    lines: list[dict[str, Any]] = [{"event": "params", "params": params.model_dump(mode="json")}]
+    for name, result in fitted.items():
+        lines += [
+            {"event": "metric", "model": f"fold{name}", "name": "loss", "step": step, "value": loss}
+            for step, loss in enumerate(result.losses) if step % 10 == 0 or step == len(result.losses) - 1
+        ]  # fmt: skip
+    for part, rows in found["sets"].items():
+        for model, row in rows.items():
+            for name in ("auc", "brier"):
+                if row[name] is not None:
+                    lines.append(
+                        {"event": "metric", "model": model, "name": f"{part}_{name}", "step": 0, "value": row[name]}
+                    )
+    lines.append({"event": "end", "status": "finished"})
+    write_text(REPORTS / "run.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

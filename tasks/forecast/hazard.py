@@ -1,0 +1,146 @@
+"""Penalized logistic regression of discrete-time hazards, by Newton's method, in numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """At which intervals of the horizon a hip-visit was at risk, and whether the event came. Both (N, J) of 0 and 1."""
+
+    seen: Array
+    event: Array
+
+    def rows(self, which: NDArray) -> Exposure:
+        return Exposure(self.seen[which], self.event[which])
+
+
+def exposure(label: Array, event_in_days: Array, followed_days: Array, at_risk: NDArray, horizon: float, n: int) -> Exposure:  # fmt: skip
+    """Intervals of horizon / n days. A hip lost within an interval counts up to the one before; a known label without
+    times (a table made elsewhere) counts as the whole horizon."""
+    width = horizon / n
+    with np.errstate(invalid="ignore"):
+        when = np.where(event_in_days <= horizon, np.clip(np.ceil(event_in_days / width) - 1, 0, n - 1), np.nan)
+    when = np.where(np.isnan(when) & (label == 1), n - 1, when)
+    free = np.clip(np.floor(np.nan_to_num(followed_days) / width + 1e-9), 0, n)
+    free = np.where(label == 0, n, free)
+    last = np.where(np.isnan(when), free, np.nan_to_num(when) + 1)
+    j = np.arange(n)
+    seen = ((j < last[:, None]) & at_risk[:, None]).astype(np.float64)
+    event = ((j == when[:, None]) & at_risk[:, None]).astype(np.float64)
+    return Exposure(seen, event)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """weight (F,), alpha (J,), and the inverse Hessian (F + J, F + J) at the solution."""
+
+    weight: Array
+    alpha: Array
+    inverse: Array
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-np.clip(x, -40, 40)))
+
+
+def fit(x: Array, data: Exposure, ridge: float, steps: int = 30) -> Fit:
+    """Maximize sum over seen intervals of the log likelihood - ridge / 2 * |weight|^2.
+
+    alpha has a weak prior at one half event in each interval, so that no events give a small hazard and not -inf.
+    """
+    n_features, n_intervals = x.shape[1], data.seen.shape[1]
+    hazard = (data.event.sum(axis=0) + 0.5) / (data.seen.sum(axis=0) + 1.0)
+    prior = np.log(hazard / (1 - hazard))
+    weight, alpha = np.zeros(n_features), prior.copy()
+    identity = np.diag(np.concatenate([np.full(n_features, ridge), np.full(n_intervals, 0.1)]))
+    hessian = identity
+    for _ in range(steps):
+        p = sigmoid((x @ weight)[:, None] + alpha)
+        slope = data.seen * (data.event - p)
+        curve = data.seen * p * (1 - p)
+        gradient = np.concatenate([x.T @ slope.sum(axis=1) - ridge * weight, slope.sum(axis=0) - 0.1 * (alpha - prior)])
+        cross = x.T @ curve
+        hessian = identity + np.block(
+            [[(x.T * curve.sum(axis=1)) @ x, cross], [cross.T, np.diag(curve.sum(axis=0))]]
+        )  # fmt: skip
+        move = np.linalg.solve(hessian, gradient)
+        move *= min(1.0, 5.0 / max(float(np.abs(move).max()), 1e-12))
+        weight, alpha = weight + move[:n_features], alpha + move[n_features:]
+        if float(np.abs(move).max()) < 1e-8:
+            break
+    return Fit(weight, alpha, np.linalg.inv(hessian))
+
+
+def log_likelihood(score: Array, alpha: Array, data: Exposure) -> float:
+    """Summed over seen intervals; score (N,)."""
+    eta = np.clip(score[:, None] + alpha, -40, 40)
+    return float((data.seen * (data.event * eta - np.logaddexp(0, eta))).sum())
+
+
+def risk(score: Array, alpha: Array) -> Array:
+    """(N,) score -> probability of the event within the horizon."""
+    return 1 - np.prod(1 - sigmoid(score[:, None] + alpha), axis=1)
+
+
+def choose_ridge(x: Array, data: Exposure, patients: NDArray, grid: tuple[float, ...], folds: int) -> float:
+    """The penalty with the best likelihood of patients left out."""
+    if len(grid) == 1:
+        return grid[0]
+    names = np.unique(patients)
+    part = dict(zip(names, np.arange(len(names)) % folds, strict=True))
+    where = np.array([part[p] for p in patients])
+    totals = []
+    for ridge in grid:
+        total = 0.0
+        for k in range(folds):
+            inside, outside = where != k, where == k
+            if outside.any() and data.event[inside].sum():
+                found = fit(x[inside], data.rows(inside), ridge, steps=12)
+                total += log_likelihood(x[outside] @ found.weight, found.alpha, data.rows(outside))
+        totals.append(total)
+    return grid[int(np.argmax(totals))]
+
+
+def resample(x: Array, data: Exposure, found: Fit, patients: NDArray, n: int, rng: np.random.Generator) -> Array:
+    """(n, F + 1): changes of the weights and of alpha when patients are drawn again, by one Newton step each."""
+    p = sigmoid((x @ found.weight)[:, None] + found.alpha)
+    slope = data.seen * (data.event - p)
+    each = np.column_stack([x * slope.sum(axis=1, keepdims=True), slope])
+    names, codes = np.unique(patients, return_inverse=True)
+    total = np.zeros((len(names), each.shape[1]))
+    np.add.at(total, codes, each)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n) - 1.0
+    moves = drawn @ total @ found.inverse
+    n_features = x.shape[1]
+    return np.column_stack([moves[:, :n_features], moves[:, n_features:].mean(axis=1)])
+
+
+def platt(risks: Array, labels: Array, min_events: int) -> tuple[float, float]:
+    """(intercept, slope) on the log-odds of known labels, held weakly at (0, 1); exactly that when events are few."""
+    known = np.isfinite(labels) & np.isfinite(risks)
+    events = labels[known].sum()
+    if events < min_events or known.sum() - events < min_events:
+        return 0.0, 1.0
+    odds = np.clip(risks[known], 1e-6, 1 - 1e-6)
+    x = np.column_stack([np.ones(known.sum()), np.log(odds / (1 - odds))])
+    held, at = np.diag([0.25, 2.0]), np.array([0.0, 1.0])
+    line = at.copy()
+    for _ in range(30):
+        p = sigmoid(x @ line)
+        move = np.linalg.solve(
+            held + (x.T * (p * (1 - p))) @ x, x.T @ (labels[known] - p) - held @ (line - at)
+        )  # fmt: skip
+        line = line + move * min(1.0, 2.0 / max(float(np.abs(move).max()), 1e-12))
+    return float(line[0]), float(max(line[1], 0.05))
+
+
+def calibrated(risks: Array, line: tuple[float, float]) -> Array:
+    odds = np.clip(risks, 1e-6, 1 - 1e-6)
+    return sigmoid(line[0] + line[1] * np.log(odds / (1 - odds)))

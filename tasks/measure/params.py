@@ -1,0 +1,33 @@
+from pydantic import PositiveFloat, PositiveInt
+
+from tasks.domain.params import Section
+
+
+class Params(Section):
+    min_head_mm3: PositiveFloat
+    """A head mask smaller than this is a failed segmentation, mm3."""
+    min_lesion_mm3: PositiveFloat
+    """Lesion voxels below this volume are noise: the hip has no lesion, mm3."""
+    weight_bearing_deg: tuple[float, float]
+    """Medial and lateral end of the weight-bearing arc in the coronal plane, degrees from superior, lateral positive.
+    Its thirds and its lateral end (the acetabular edge) divide JIC types A, B, C1 and C2."""
+    collapse_sector_deg: PositiveFloat
+    """Half-width of the superior sector in which the contour is held against the sphere, degrees."""
+    fluid_level: PositiveFloat
+    """Normalized intensity of the fluid series above which marrow counts as oedema and the joint as effusion."""
+    enhanced_level: PositiveFloat
+    """Normalized intensity of the contrast series above which a voxel of the head counts as enhanced."""
+    vessel_max_spacing_mm: PositiveFloat
+    """Vessels are measured only where the contrast series was acquired at this spacing or finer, mm."""
+    spur_mm: PositiveFloat
+    """Free ends of the centreline shorter than this are spurs of thinning, mm."""
+    junction_mm: PositiveFloat
+    """Junctions nearer to each other than this are one, mm."""
+    smooth_mm: PositiveFloat
+    """Gaussian along a centreline before its length is taken, mm."""
+    repeats: PositiveInt
+    """Repeats with perturbed mask borders from which the errors come."""
+    border_voxels: PositiveFloat
+    """SD of the perturbation of a mask's border, in in-plane voxels."""
+    seed: int
+    """Seed of the perturbations; each hip-visit adds its own key."""
