@@ -29,6 +29,11 @@ COLUMNS: dict[str, dict[str, Kind]] = {
         "hip_visit": "str", "subject": "str", "side": "str", "reader": "str", "kind": "str", "name": "str",
         "value": "str", "source": "str", "days": "float",
     },
+    "masks": {
+        "hip_visit": "str", "subject": "str", "side": "str", "reader": "str", "name": "str", "status": "str",
+        "reason": "str", "source": "str", "format": "str", "difference_mm": "float", "voxels": "float",
+        "volume_mm3": "float", "other": "str", "dice": "float", "surface_mm": "float", "owns": "str",
+    },
     "split": {"subject": "str", "fold": "str"},
     "features": {"hip_visit": "str", "subject": "str", "side": "str", "fold": "str", "features": "vector"},
     "measures": {
@@ -50,5 +55,6 @@ COLUMNS: dict[str, dict[str, Kind]] = {
 }  # fmt: skip
 """`studies.status`: released | superseded | frozen. `hips.status`: ok | not_measurable | rejected. `hips.roles` and
 other lists of words are joined by '+', as in 't1+fluid+contrast'. `predictions.abstain` is empty or the reason.
-`annotations.kind`: label | treatment | outcome | mask; `days` are since the subject's first visit; reader 'consensus'
-stands beside the readers' own rows."""
+`annotations.kind`: label | treatment | outcome | mask | merge | consent; `days` are since the subject's first visit;
+reader 'consensus' stands beside the readers' own rows. `masks.status`: accepted | rejected | consensus | pair (how two
+readers agree). `split.fold`: 0 to k-1 | test | external | withdrawn; only numbers are ever trained on."""

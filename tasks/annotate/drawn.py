@@ -1,0 +1,137 @@
+"""What a reader drew: one label, one array with its place in the patient, and what proves where it belongs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.domain.errors import BadInput
+from tasks.domain.volume import Volume
+from tasks.store.hips import HipFile
+
+MAX_VOXELS = 400_000_000
+"""Masks that claim more are refused before they are decoded (a bilateral hip MR has 1 to 30 million)."""
+
+WORDS = {
+    "lesion": ("lesion", "necros", "necrot", "onfh", "avn", "infarct"),
+    "vessel": ("vessel", "vascul", "arter", "vein"),
+    "head": ("head", "caput"),
+}
+"""Label -> what its names in DICOM SEG, RTSTRUCT and drawing programs contain; the first that fits wins, so that
+'necrosis of the femoral head' is a lesion."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """array: bool (D, H, W). affine: index -> LPS mm, or None when only `sop` (the slice) says where it is.
+
+    Empty text is 'not said'. `side` is what the reader claims (L, R or nothing: geometry decides). UIDs and names are
+    the originals until `intake` keys them. `thick` is False when a single plane did not say its thickness.
+    """
+
+    label: str
+    array: NDArray[np.bool_]
+    affine: NDArray[np.float64] | None
+    kind: str
+    study: str = ""
+    series: str = ""
+    frame: str = ""
+    sop: str = ""
+    reader: str = ""
+    side: str = ""
+    patient_id: str | None = None
+    site: str | None = None
+    thick: bool = True
+    row: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def label_of(*names: object) -> str | None:
+    """head, lesion or vessel by the first of `names` that says so."""
+    for name in names:
+        text = str(name or "").lower()
+        if text in WORDS:
+            return text
+        for label, words in WORDS.items():
+            if any(re.search(rf"(?<![a-z]){word}|{word}(?![a-z])", text) for word in words):
+                return label
+    return None
+
+
+def check_size(*shape: int) -> None:
+    voxels = int(np.prod([int(n) for n in shape], dtype=np.float64))
+    if voxels > MAX_VOXELS or min(shape) < 1:
+        raise BadInput("absurd_size", f"claims {voxels:,} voxels; a mask may have {MAX_VOXELS:,}")
+
+
+def check_affine(affine: NDArray[np.float64]) -> None:
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or spacing.min() < 1e-3 or spacing.max() > 100:
+        raise BadInput("bad_geometry", "its voxels have no size, or one that no scanner has")
+    unit = affine[:3, :3] / spacing
+    skew = float(np.abs(unit.T @ unit - np.eye(3)).max())
+    if skew > 0.02:
+        raise BadInput("bad_geometry", f"its axes are not at right angles (cosine {skew:.3f})")
+
+
+def stack(planes: dict[float, NDArray[np.bool_]], pitch: float | None, tolerance: float = 0.2) -> tuple[NDArray, float]:
+    """Slices by their offset along the normal in mm -> ((D, H, W), mm between slices). Missing slices are empty.
+
+    `pitch` is the spacing that is claimed (None: the smallest step). Steps must be whole multiples of it.
+    """
+    offsets = sorted(planes)
+    steps = np.diff(offsets)
+    if len(steps) and (pitch is None or not _multiples(steps, pitch, tolerance)):
+        pitch = float(steps.min())
+        if not _multiples(steps, pitch, tolerance):
+            raise BadInput("uneven_slices", f"steps of {steps.min():.2f} to {steps.max():.2f} mm between its slices")
+    assert pitch is not None
+    if len(steps):  # the mean step, free of the rounding of single positions
+        pitch = (offsets[-1] - offsets[0]) / round((offsets[-1] - offsets[0]) / pitch)
+    index = [round((offset - offsets[0]) / pitch) for offset in offsets]
+    first = planes[offsets[0]]
+    check_size(index[-1] + 1, *first.shape)
+    array = np.zeros((index[-1] + 1, *first.shape), dtype=bool)
+    for n, offset in zip(index, offsets, strict=True):
+        array[n] |= planes[offset]
+    return array, pitch
+
+
+def _multiples(steps: NDArray[np.float64], pitch: float, tolerance: float) -> bool:
+    whole = np.round(steps / pitch)
+    return bool((whole >= 1).all() and (np.abs(steps - whole * pitch) <= tolerance).all())
+
+
+def to_file(drawn: Drawn) -> HipFile:
+    """Cropped to what is drawn and packed to bits: what an import keeps of the array."""
+    found = np.argwhere(drawn.array)
+    full = {"shape": list(drawn.array.shape), "affine": None if drawn.affine is None else drawn.affine.tolist()}
+    low = np.maximum(found.min(0) - 1, 0) if len(found) else np.zeros(3, dtype=int)
+    high = np.minimum(found.max(0) + 2, drawn.array.shape) if len(found) else np.ones(3, dtype=int)
+    crop = drawn.array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    meta = {"shape": list(crop.shape), "low": [int(n) for n in low], "full": full, "voxels": int(crop.sum())}
+    return HipFile({"bits": np.packbits(crop.ravel())}, meta)
+
+
+def from_file(file: HipFile) -> tuple[NDArray[np.bool_], NDArray[np.float64] | None, dict[str, Any]]:
+    """(array with a margin of one empty voxel, its affine, metadata) of what `to_file` packed."""
+    shape = file.meta["shape"]
+    crop = np.unpackbits(file.tensors["bits"], count=int(np.prod(shape))).reshape(shape).astype(bool)
+    affine = file.meta["full"]["affine"]
+    if affine is not None:
+        affine = np.array(affine, dtype=np.float64)
+        affine[:3, 3] += affine[:3, :3] @ (np.array(file.meta["low"]) - 1.0)
+    return np.pad(crop, 1), affine, file.meta
+
+
+def volume(drawn: Drawn) -> Volume:
+    assert drawn.affine is not None
+    return Volume(drawn.array, drawn.affine)
+
+
+def named(drawn: Drawn, **changes: Any) -> Drawn:
+    return replace(drawn, **changes)

@@ -1,0 +1,159 @@
+"""Does a drawn mask fit this hip, and what is it on the hip's grid? Rejected with the difference in mm where not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.domain.errors import BadInput
+from tasks.domain.volume import Volume
+from tasks.store.resample import resample
+
+FINE = "contrast_fine"
+"""The tensor that vessels are drawn on."""
+
+MIRRORS = [np.diag([*signs, 1.0]) for signs in ((-1, -1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1))]
+"""Ways in which a program may have mixed up LPS and RAS."""
+
+HALF = 0.5 - 1e-6
+
+
+class Unfit(BadInput):
+    """A mask that does not belong where it claims to. `mm`: by how much."""
+
+    def __init__(self, reason: str, detail: str, mm: float) -> None:
+        super().__init__(reason, detail)
+        self.mm = mm
+
+
+class Elsewhere(Exception):
+    """The mask is of the other hip: nothing is wrong, nothing is here."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One hip and its grids. centre, other: (3,) LPS mm of this and of the other femoral head (None: not found)."""
+
+    side: str
+    centre: NDArray[np.float64]
+    other: NDArray[np.float64] | None
+    meta: dict[str, Any]
+
+    def tensors(self, label: str) -> list[str]:
+        """Tensors on the grid that `label` is kept on, the first choice first."""
+        names = [FINE] if label == "vessel" else ["t1", "fluid", "contrast"]
+        return [name for name in names if name in self.meta["patient_affine"]]
+
+    def grid(self, name: str) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
+        depth, height, width = self.meta["grids"][name]["shape"]
+        return np.array(self.meta["patient_affine"][name], dtype=np.float64), (int(depth), int(height), int(width))
+
+
+def tensor_for(target: Target, label: str, frame: str | None, series: str | None) -> tuple[str, bool]:
+    """(the tensor whose grid the mask is put on, whether its UIDs prove that both are in one space)."""
+    names = target.tensors(label)
+    if not names:
+        raise BadInput("no_grid", "the hip has no volume that this label is measured on")
+    frames, sources = target.meta.get("frame_of_reference", {}), target.meta.get("sources", {})
+    for name in names:
+        if (frame and frames.get(name) == frame) or (not frame and series and sources.get(name) == series):
+            return name, True
+    return names[0], False
+
+
+def on_series(meta: dict[str, Any], series: dict[str, Any] | None, tolerance: float) -> None:
+    """Raises Unfit when the grid a mask was saved on is not the grid of the series that it names."""
+    if series is None or series.get("affine") is None or series.get("shape") is None:
+        return
+    own, claimed = np.array(series["affine"], dtype=np.float64).reshape(4, 4), meta["full"]
+    shape = [int(n) for n in series["shape"]]
+    affine = np.array(claimed["affine"], dtype=np.float64)
+    apart = _apart(affine, claimed["shape"], own, shape)
+    if apart <= tolerance:
+        return
+    for mirror in MIRRORS:
+        if _apart(mirror @ affine, claimed["shape"], own, shape) <= tolerance:
+            raise Unfit("mirrored", f"its grid is the series' grid mirrored (LPS for RAS): {apart:.1f} mm", apart)
+    raise Unfit("other_grid", f"its grid is {apart:.1f} mm away from that of the series it names", apart)
+
+
+def _apart(affine: NDArray, shape: list[int], own: NDArray, own_shape: list[int]) -> float:
+    """Largest distance in mm from a corner of the one grid to the nearest corner of the other, however stored."""
+    one, two = _corners(affine, shape), _corners(own, own_shape)
+    distances = np.linalg.norm(one[:, None] - two[None], axis=2)
+    return float(max(distances.min(0).max(), distances.min(1).max()))
+
+
+def _corners(affine: NDArray, shape: list[int]) -> NDArray[np.float64]:
+    index = np.array(list(product(*[(-0.5, n - 0.5) for n in shape])))
+    return index @ affine[:3, :3].T + affine[:3, 3]
+
+
+def of_this_hip(array: NDArray[np.bool_], affine: NDArray, target: Target, claimed: str) -> NDArray[np.bool_]:
+    """The part of the mask that is nearer to this hip than to the other one.
+
+    Raises Elsewhere when there is none and nobody said that there should be, Unfit when a side was claimed wrongly.
+    """
+    if claimed and claimed != target.side:
+        raise Elsewhere
+    if target.other is None:
+        return array
+    away = target.other - target.centre
+    middle = (target.other + target.centre) / 2
+    slope, start = away @ affine[:3, :3], away @ (affine[:3, 3] - middle)
+    d, h, w = np.ogrid[tuple(slice(n) for n in array.shape)]
+    near = array & (slope[0] * d + slope[1] * h + slope[2] * w + start < 0)
+    total, here = int(array.sum()), int(near.sum())
+    if claimed and here < 0.5 * total:
+        mm = float(np.linalg.norm(middle_of(array, affine) - target.centre))
+        raise Unfit("wrong_side", f"it claims side {claimed} and is drawn at the other hip, {mm:.0f} mm away", mm)
+    if not here:
+        raise Elsewhere
+    return near
+
+
+def middle_of(array: NDArray[np.bool_], affine: NDArray) -> NDArray[np.float64]:
+    """(3,) LPS mm: the centre of mass."""
+    index = np.array([float(n) for n in np.argwhere(array).mean(0)])
+    return affine[:3, :3] @ index + affine[:3, 3]
+
+
+def check_place(
+    label: str, array: NDArray[np.bool_], affine: NDArray, target: Target, field_mm: float, head_mm: float
+) -> float:
+    """Distance in mm from the mask's middle to the head's centre; raises Unfit when it is too far."""
+    limit = head_mm if label == "head" else field_mm
+    middle = middle_of(array, affine)
+    mm = float(np.linalg.norm(middle - target.centre))
+    if mm <= limit:
+        return mm
+    centres = [target.centre] + ([] if target.other is None else [target.other])
+    for mirror in MIRRORS:
+        mirrored = mirror[:3, :3] @ middle
+        if min(float(np.linalg.norm(mirrored - centre)) for centre in centres) <= head_mm:
+            raise Unfit("mirrored", f"it fits when mirrored (LPS for RAS); as it is, {mm:.0f} mm away", mm)
+    raise Unfit("out_of_place", f"its middle is {mm:.0f} mm from the femoral head's centre (at most {limit:g})", mm)
+
+
+def on_grid(array: NDArray[np.bool_], affine: NDArray, grid: NDArray, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The mask on the hip grid: linear between its voxel centres, from one half on; only its own box is computed."""
+    result = np.zeros(shape, dtype=np.uint8)
+    found = np.argwhere(array)
+    low, high = found.min(0) - 1, found.max(0) + 1
+    box = np.array(list(product(*zip(low, high, strict=True))), dtype=np.float64)
+    to_grid = np.linalg.inv(grid) @ affine
+    reach = box @ to_grid[:3, :3].T + to_grid[:3, 3]
+    first = np.clip(np.floor(reach.min(0)).astype(int), 0, shape)
+    last = np.clip(np.ceil(reach.max(0)).astype(int) + 1, 0, shape)
+    if (last <= first).any():
+        return result
+    part = grid.copy()
+    part[:3, 3] += grid[:3, :3] @ first
+    size = (int(last[0] - first[0]), int(last[1] - first[1]), int(last[2] - first[2]))
+    values = resample(Volume(array, affine), part, size, order=1, fill=0.0)
+    result[tuple(slice(a, b) for a, b in zip(first, last, strict=True))] = values >= HALF
+    return result

@@ -1,0 +1,284 @@
+"""`osteoflow annotate SRC`: from what the hospital wrote to one immutable de-identified import, whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from tasks.annotate import clinical, drawn, imports, masks_in, nifti, nrrd
+from tasks.annotate.clinical import Refusal
+from tasks.annotate.drawn import Drawn
+from tasks.domain.errors import WrongUse
+from tasks.store import hips
+from tasks.store.digests import combine, sha256_bytes
+from tasks.store.files import FIXED_TIME, write_json
+
+ROLES = {"consensus": "adjudicator", "adjudicator": "adjudicator", "adjudicated": "adjudicator"}
+"""Reader names that are roles, not people: kept, and their word is final."""
+
+
+class Keys(Protocol):
+    """What is needed of tasks.keys.Keys."""
+
+    def subject(self, site: str, patient_id: str) -> str: ...
+    def uid(self, uid: str) -> str: ...
+    def shift_days(self, site: str, patient_id: str) -> int: ...
+    def reader(self, name: str) -> str: ...
+
+
+@dataclass
+class Summary:
+    """What an import did. `refused` and `notes` hold no PHI; `path` is None when nothing was imported."""
+
+    path: Path | None = None
+    existing: bool = False
+    """The same input had been imported before: nothing was done."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Rows taken, by table."""
+    refused: list[Refusal] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return self.path is not None and not self.refused
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "import": self.path.name if self.path else None,
+            "existing": self.existing,
+            "counts": self.counts,
+            "refused": [vars(refusal) for refusal in self.refused],
+            "notes": self.notes,
+        }
+
+
+def intake(
+    src: Path,
+    *,
+    keys: Keys,
+    site: str,
+    out: Path = Path("data/imports"),
+    identified: Path,
+    origin: str,
+    partial: bool = False,
+) -> Summary:
+    """Import the tables and masks of the folder or file `src` below `out`, originals kept below `identified`.
+
+    A table with a refused row, or a mask file that cannot be read, is not imported at all, and the rest of `src` is;
+    with `partial` the good rows of such a table are taken. Importing the same again changes nothing.
+    """
+    if not src.exists():
+        raise WrongUse("the folder or file to annotate from is not there")
+    with _locked(identified):
+        incoming = identified / "annotations" / ".incoming"
+        shutil.rmtree(incoming, ignore_errors=True)
+        incoming.mkdir(mode=0o700)
+        try:
+            summary = Summary()
+            tables, masks = _read(_copy(src, incoming, summary), keys, site, partial, summary)
+            if any(tables.values()) or masks:
+                _write(tables, masks, incoming, out, origin, summary)
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+    return summary
+
+
+@contextmanager
+def _locked(identified: Path) -> Iterator[None]:
+    """One import at a time: imports are numbered, and the later one corrects the earlier."""
+    folder = identified / "annotations"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+# ---- from SRC into the identified zone
+
+
+def _copy(src: Path, incoming: Path, summary: Summary) -> dict[str, tuple[Path, str]]:
+    """Copy what may be an annotation; {relative path: (the copy, how messages name it)}. What follows reads copies."""
+    root = src if src.is_dir() else src.parent
+    paths = sorted(src.rglob("*")) if src.is_dir() else [src]
+    paths = [path for path in paths if path.is_file() and not path.is_symlink()]
+    taken: dict[str, tuple[Path, str]] = {}
+    left = {"DICOM images": 0, "other files": 0}
+    for n, path in enumerate(paths, 1):
+        name = path.name.lower()
+        stem = _table(path)
+        kind = None if stem or name.endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES, ".json", ".raw")) else _dicom(path)
+        if kind == "image" or kind == "other":
+            left["DICOM images" if kind == "image" else "other files"] += 1
+            if name.endswith(".csv"):
+                reason = f"is not named as one of {', '.join(f'{table}.csv' for table in clinical.TABLES)}"
+                summary.refused.append(Refusal(f"file {n}", None, "", reason))
+            continue
+        relative = path.relative_to(root).as_posix()
+        copy = incoming / relative
+        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        copy.chmod(0o600)
+        first = f"{stem}.csv" if stem else f"file {n}"
+        known = sum(where.startswith(first) for _, where in taken.values()) if stem else 0
+        taken[relative] = copy, f"{first} ({known + 1})" if known else first
+    summary.notes += [f"{count} {what} were left out" for what, count in left.items() if count]
+    return taken
+
+
+def _table(path: Path) -> str | None:
+    stem = path.stem.lower().strip()
+    return stem if path.suffix.lower() == ".csv" and stem in clinical.TABLES else None
+
+
+def _dicom(path: Path) -> str:
+    """mask, image or other."""
+    sop_class = masks_in.sop_class(path)
+    return "other" if sop_class is None else "mask" if sop_class in masks_in.IMPORTERS else "image"
+
+
+# ---- from the copies to keyed rows
+
+Tables = dict[str, list[dict[str, Any]]]
+Masks = list[tuple[dict[str, Any], hips.HipFile]]
+
+
+def _read(
+    files: dict[str, tuple[Path, str]], keys: Keys, site: str, partial: bool, summary: Summary
+) -> tuple[Tables, Masks]:
+    tables: Tables = {name: [] for name in imports.COLUMNS}
+    found: list[Drawn] = []
+    listed: set[Path] = set()
+    for copy, where in files.values():
+        name = _table(copy)
+        if name is None:
+            continue
+        rows, refused, notes = clinical.read(name, copy.read_bytes(), where)
+        summary.notes += notes
+        if name == "masks":
+            masks = masks_in.read_listed(rows, copy.parent, where)
+            listed |= {(copy.parent / row.file.replace("\\", "/")).resolve() for _, row in rows}
+            refused = refused + masks.refused
+            if partial or not refused:
+                found += masks.drawn
+        elif partial or not refused:
+            tables[name] += [keyed for number, row in rows for keyed in _keyed(name, number, row, keys, site)]
+        if refused:
+            summary.refused += refused
+            taken = "its good rows were taken" if partial else "nothing of it was imported"
+            summary.notes.append(f"{where}: {len(refused)} refusals; {taken}")
+    for copy, where in files.values():
+        if _table(copy) or copy.resolve() in listed or copy.suffix.lower() == ".raw":
+            continue
+        if copy.name.lower().endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES)):
+            summary.refused.append(Refusal(where, None, "", "is not named in a masks.csv that was read"))
+            continue
+        read = masks_in.read_label_studio if copy.suffix.lower() == ".json" else masks_in.read_dicom
+        given = read(copy, where)
+        if given is None:
+            summary.notes.append(f"{where}: is no Label Studio export and was left out")
+            continue
+        found += given.drawn
+        summary.refused += given.refused
+        summary.notes += given.notes
+    return tables, [_keyed_mask(mask, keys, site) for mask in found]
+
+
+def _keyed(name: str, number: int, row: Any, keys: Keys, site: str) -> list[dict[str, Any]]:
+    site = row.site or site
+    subject = keys.subject(site, row.patient_id)
+    shift = keys.shift_days(site, row.patient_id)
+    common = {"subject": subject, "row": float(number)}
+
+    def shifted(day: date | None) -> str | None:
+        return None if day is None else (day + timedelta(days=shift)).isoformat()
+
+    if name == "labels":
+        study = None if row.study_instance_uid is None else keys.uid(row.study_instance_uid)
+        common |= {"study": study, "date": shifted(row.visit_date), "side": row.side}
+        reader = reader_of(row.reader, keys)
+        return [common | {"reader": reader, "name": label, "value": v} for label, v in row.labels().items()]
+    if name == "treatments":
+        return [common | {"side": row.side, "date": shifted(row.date), "treatment": row.treatment}]
+    if name == "outcomes":
+        return [common | {"side": row.side, "date": shifted(row.date), "event": row.event}]
+    if name == "consent":
+        return [common | {"status": row.status, "date": shifted(row.date)}]
+    other = row.same_site or site
+    same_as = keys.subject(other, row.same_as)
+    return [common | {"same_as": same_as, "shift_days": float(shift - keys.shift_days(other, row.same_as))}]
+
+
+def reader_of(name: str, keys: Keys) -> str:
+    return ROLES.get(name.strip().lower()) or keys.reader(name)
+
+
+def _keyed_mask(mask: Drawn, keys: Keys, site: str) -> tuple[dict[str, Any], hips.HipFile]:
+    def uid(value: str) -> str | None:
+        return keys.uid(value) if value else None
+
+    file = drawn.to_file(mask)
+    row = {
+        "label": mask.label,
+        "reader": reader_of(mask.reader, keys),
+        "side": mask.side or None,
+        "subject": keys.subject(mask.site or site, mask.patient_id) if mask.patient_id else None,
+        "study": uid(mask.study),
+        "series": uid(mask.series),
+        "frame": uid(mask.frame),
+        "sop": uid(mask.sop),
+        "kind": mask.kind,
+        "index": mask.extra.get("index"),
+        "thick": "yes" if mask.thick else "no",
+        "voxels": float(file.meta["voxels"]),
+        "row": None if mask.row is None else float(mask.row),
+    }
+    text = json.dumps([row, file.meta], sort_keys=True)
+    row["file"] = f"masks/{combine(text, sha256_bytes(file.tensors['bits'].tobytes()))[:24]}.safetensors"
+    return row, file
+
+
+# ---- from keyed rows to the import
+
+
+def _write(tables: Tables, masks: Masks, incoming: Path, out: Path, origin: str, summary: Summary) -> None:
+    files = {row["file"]: file for row, file in masks}
+    unique = {json.dumps(row, sort_keys=True): row for row, _ in masks}
+    tables["masks"] = [unique[text] for text in sorted(unique)]
+    for name, rows in tables.items():
+        rows.sort(key=lambda row: json.dumps(row, sort_keys=True))
+        summary.counts[name] = len(rows)
+    digest = combine(str(imports.VERSION), origin, json.dumps(tables, sort_keys=True))
+    out.mkdir(parents=True, exist_ok=True)
+    known = {path.name.split("-")[1]: path for path in imports.listed(out)}
+    if digest[:16] in known:
+        summary.path, summary.existing = known[digest[:16]], True
+        return
+    kept = [path for path in incoming.parent.iterdir() if path.name.isdigit()]
+    number = 1 + max(
+        [int(path.name) for path in kept] + [int(path.name.split("-")[0]) for path in known.values()] + [0]
+    )
+    target = out / f"{number:04d}-{digest[:16]}"
+    building = out / f".{target.name}.part"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    for name, rows in tables.items():
+        imports.write_table(building / f"{name}.parquet", name, rows)
+    for name, file in files.items():
+        hips.write(building / name, file)
+    about = {"version": imports.VERSION, "number": number, "digest": digest, "origin": origin, "counts": summary.counts}
+    write_json(building / "import.json", about)
+    for folder in (building / "masks", building):
+        if folder.exists():
+            os.utime(folder, (FIXED_TIME, FIXED_TIME))
+    os.rename(incoming, incoming.parent / f"{number:04d}")  # the originals first: no import without them
+    os.rename(building, target)
+    os.utime(out, (FIXED_TIME, FIXED_TIME))
+    summary.path = target

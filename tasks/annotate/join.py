@@ -1,0 +1,153 @@
+"""Labels, treatments, outcomes, merges and consent of all imports, joined to hip-visits; later imports correct."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tasks.annotate import imports
+from tasks.annotate.visits import Visits
+from tasks.domain.disease import LABELS
+
+ADJUDICATOR = "adjudicator"
+CONSENSUS = "consensus"
+
+
+@dataclass
+class Joined:
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of annotations.parquet."""
+    waiting: Counter[str] = field(default_factory=Counter)
+    """Why annotations wait for images: how many."""
+    refused: list[dict[str, str]] = field(default_factory=list)
+    """{source, reason} of annotations that contradict the images."""
+    corrected: int = 0
+    """Labels replaced by a later import."""
+
+
+def merges(folders: list[Path]) -> list[dict[str, Any]]:
+    return [row for folder in folders for row in imports.rows(folder, "merges")]
+
+
+def join(folders: list[Path], visits: Visits) -> Joined:
+    joined = Joined()
+    labels: dict[tuple[str, str, str], dict[str, Any]] = {}
+    events: dict[tuple[str, ...], dict[str, Any]] = {}
+    for folder in folders:
+        for row in imports.rows(folder, "labels"):
+            _label(row, folder.name, visits, labels, joined)
+        for kind, table, name in (("treatment", "treatments", "treatment"), ("outcome", "outcomes", "event")):
+            for row in imports.rows(folder, table):
+                _event(row, kind, row[name], _source(folder.name, table, row), visits, events, joined)
+        for row in imports.rows(folder, "consent"):
+            _event(row, "consent", row["status"], _source(folder.name, "consent", row), visits, events, joined)
+        for row in imports.rows(folder, "merges"):
+            pair = sorted([row["subject"], row["same_as"]])
+            source = _source(folder.name, "merges", row)
+            events["merge", *pair] = _row(pair[0], None, "merge", "same_as", pair[1], source, None)
+    by_label = sorted(labels.values(), key=_order)
+    joined.rows = by_label + consensus(by_label) + sorted(events.values(), key=_order)
+    return joined
+
+
+def _label(
+    row: dict[str, Any], name: str, visits: Visits, labels: dict[tuple[str, str, str], dict[str, Any]], joined: Joined
+) -> None:
+    source = _source(name, "labels", row)
+    place = visits.find(row["subject"], row["study"], _day(row["date"]), row["side"])
+    if place.hip is None:
+        if place.waits:
+            joined.waiting[place.reason] += 1
+        else:
+            joined.refused.append({"source": source, "reason": place.reason})
+        return
+    hip = place.hip
+    key = (hip["hip_visit"], row["reader"], row["name"])
+    if key in labels and labels[key]["value"] != row["value"]:
+        if labels[key]["source"].split("/")[0] == name:
+            reason = f"this reader gave {row['name']} twice for this visit; the later row was taken"
+            joined.refused.append({"source": labels[key]["source"], "reason": reason})
+        else:
+            joined.corrected += 1
+    labels[key] = _row(hip["subject"], hip["side"], "label", row["name"], row["value"], source, hip["days"]) | {
+        "hip_visit": hip["hip_visit"],
+        "reader": row["reader"],
+    }
+
+
+def _event(
+    row: dict[str, Any],
+    kind: str,
+    name: str,
+    source: str,
+    visits: Visits,
+    events: dict[tuple[str, ...], dict[str, Any]],
+    joined: Joined,
+) -> None:
+    present = visits.present(row["subject"], _day(row["date"]))
+    if not present:
+        joined.waiting["its patient has not arrived"] += 1
+    for subject, days in present:
+        side = row.get("side")
+        events[kind, subject, side or "", name, str(days)] = _row(subject, side, kind, name, name, source, days)
+
+
+def consensus(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each hip-visit and label: the adjudicator's word, else the majority (a tie goes to the more severe
+    value), else, for measurements, the median."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["hip_visit"], row["name"]].append(row)
+    agreed = []
+    for (_, name), given in sorted(groups.items()):
+        final = [row["value"] for row in given if row["reader"] == ADJUDICATOR]
+        values = final or [row["value"] for row in given]
+        if name in LABELS:
+            count = Counter(values)
+            value = max(count, key=lambda v: (count[v], LABELS[name].index(v)))
+        else:
+            value = f"{median(float(v) for v in values):g}"
+        source = "adjudicator" if final else f"{len(given)} readers" if len(given) > 1 else "one reader"
+        agreed.append(given[0] | {"reader": CONSENSUS, "value": value, "source": source})
+    return agreed
+
+
+def disagreements(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Labels on which readers differ and no adjudicator has spoken: what is to be adjudicated."""
+    groups: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        if row["kind"] == "label" and row["reader"] != CONSENSUS and row["name"] in LABELS:
+            groups[row["hip_visit"], row["name"]][row["reader"]] = row["value"]
+    return [
+        {"hip_visit": hip_visit, "name": name, "values": "+".join(f"{r}={v}" for r, v in sorted(given.items()))}
+        for (hip_visit, name), given in sorted(groups.items())
+        if len(set(given.values())) > 1 and ADJUDICATOR not in given
+    ]
+
+
+def _row(
+    subject: str, side: str | None, kind: str, name: str, value: str, source: str, days: float | None
+) -> dict[str, Any]:
+    return {
+        "hip_visit": None, "subject": subject, "side": side, "reader": None, "kind": kind, "name": name,
+        "value": value, "source": source, "days": days,
+    }  # fmt: skip
+
+
+def _source(folder: str, table: str, row: dict[str, Any]) -> str:
+    return f"{folder}/{table}.csv:{int(row['row'])}"
+
+
+def _order(row: dict[str, Any]) -> tuple[str, ...]:
+    days = row["days"]
+    return tuple(
+        str(part or "") for part in (row["subject"], row["side"], row["hip_visit"], row["name"], row["reader"])
+    ) + (f"{days or 0:012.1f}", row["source"])
+
+
+def _day(value: str | None) -> date | None:
+    return date.fromisoformat(value) if value else None

@@ -1,0 +1,142 @@
+"""Label Studio JSON exports: polygons, ellipses, rectangles and brush strokes on slices, to bool planes.
+
+A task's `data` says which slice was drawn on: study_instance_uid, series_instance_uid and sop_instance_uid (or
+slice_index, from 0 in order of position). The reader is the annotation's `completed_by`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.draw import ellipse, polygon2mask
+
+from tasks.annotate.drawn import Drawn, check_size, label_of
+from tasks.domain.errors import BadInput
+
+CHANNELS = 4
+"""Brush strokes are RGBA; the last channel is the mask."""
+
+BRUSH_LIMIT = 128
+
+
+def is_export(value: Any) -> bool:
+    """Whether a decoded JSON file is a list of tasks with annotations."""
+    return isinstance(value, list) and bool(value) and all(isinstance(t, dict) and "annotations" in t for t in value)
+
+
+def read(tasks: list[dict[str, Any]]) -> tuple[list[Drawn], list[str]]:
+    """One plane for each task, reader and label; `affine` is None: the slice says where it is."""
+    drawn: list[Drawn] = []
+    notes: list[str] = []
+    for n, task in enumerate(tasks, 1):
+        data = task.get("data", {})
+        place = {name: str(data.get(f"{name}_instance_uid") or "") for name in ("study", "series", "sop")}
+        index = data.get("slice_index")
+        if not place["study"] or not place["series"] or not (place["sop"] or isinstance(index, int)):
+            raise BadInput("no_image_named", f"task {n} does not name study, series and slice of its image")
+        for annotation in task["annotations"]:
+            if annotation.get("was_cancelled"):
+                continue
+            planes: dict[str, NDArray[np.bool_]] = {}
+            for result in annotation.get("result", []):
+                label, plane = _plane(result, n)
+                if plane is None:
+                    continue
+                if label is None:
+                    notes.append(f"task {n}: a region is neither head, lesion nor vessel and was left out")
+                elif label in planes and planes[label].shape != plane.shape:
+                    raise BadInput("malformed", f"task {n}: its regions claim different image sizes")
+                else:
+                    planes[label] = planes[label] | plane if label in planes else plane
+            extra = {"index": index} if isinstance(index, int) else {}
+            for label, plane in sorted(planes.items()):
+                reader = _reader(annotation.get("completed_by"))
+                drawn.append(
+                    Drawn(label, plane[None], None, "label_studio", **place, reader=reader, thick=False, extra=extra)
+                )
+    return drawn, notes
+
+
+def _reader(completed_by: Any) -> str:
+    if isinstance(completed_by, dict):
+        completed_by = completed_by.get("email") or completed_by.get("id")
+    return str(completed_by if completed_by is not None else "not named")
+
+
+def _plane(result: dict[str, Any], task: int) -> tuple[str | None, NDArray[np.bool_] | None]:
+    """(label, bool (H, W)) of one region; (_, None) when it is no region."""
+    kind = str(result.get("type", "")).lower()
+    value = result.get("value", {})
+    shapes = ("polygon", "brush", "ellipse", "rectangle")
+    shape = next((s for s in shapes if s == kind.removesuffix("labels") or s in value), None)
+    if kind == "labels":
+        shape = "brush" if "rle" in value else "polygon" if "points" in value else shape
+    if shape is None:
+        return None, None
+    height, width = int(result.get("original_height", 0)), int(result.get("original_width", 0))
+    check_size(height, width, CHANNELS)
+    if result.get("image_rotation"):
+        raise BadInput("rotated", f"task {task}: a region was drawn on a rotated image")
+    names = [name for key, texts in value.items() if key.endswith("labels") for name in texts]
+    return label_of(*names), _drawn(shape, value, height, width)
+
+
+def _drawn(shape: str, value: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+    scale = np.array([height, width]) / 100  # positions are percent; pixel n covers [n, n + 1)
+    if shape == "brush":
+        flat = decode_rle(value["rle"])
+        if flat.size != height * width * CHANNELS:
+            raise BadInput("malformed", f"a brush stroke of {flat.size} values on {height} x {width} pixels")
+        return flat.reshape(height, width, CHANNELS)[..., CHANNELS - 1] >= BRUSH_LIMIT
+    if shape == "polygon":
+        points = np.array(value["points"], dtype=np.float64)[:, ::-1] * scale - 0.5
+        return polygon2mask((height, width), points)
+    x, y = float(value["x"]), float(value["y"])
+    plane = np.zeros((height, width), dtype=bool)
+    turn = np.deg2rad(float(value.get("rotation", 0)))
+    if shape == "ellipse":
+        centre = np.array([y, x]) * scale - 0.5
+        radii = np.array([value["radiusY"], value["radiusX"]], dtype=np.float64) * scale
+        plane[ellipse(*centre, *radii, shape=plane.shape, rotation=-turn)] = True
+        return plane
+    corners = np.array([[0, 0], [0, value["width"]], [value["height"], value["width"]], [value["height"], 0]]) * scale
+    turned = corners @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return polygon2mask((height, width), turned + np.array([y, x]) * scale - 0.5)
+
+
+def decode_rle(code: list[int]) -> NDArray[np.uint8]:
+    """Label Studio's brush code: a bit stream of 32 bits length, 5 bits word size - 1, four times 4 bits run size - 1,
+    then runs: 1 bit repeat?, 2 bits which run size, the run's length - 1, and one word (repeated) or as many words."""
+    bits = np.unpackbits(np.array(code, dtype=np.uint8))
+    weights = 1 << np.arange(31, -1, -1, dtype=np.int64)
+    at = 0
+
+    def take(size: int) -> int:
+        nonlocal at
+        if at + size > bits.size:
+            raise BadInput("damaged", "a brush stroke ends before its length")
+        value = int(bits[at : at + size] @ weights[-size:])
+        at += size
+        return value
+
+    total, word = take(32), take(5) + 1
+    check_size(total)
+    sizes = [take(4) + 1 for _ in range(4)]
+    values = np.zeros(total, dtype=np.uint8)
+    done = 0
+    while done < total:
+        repeated = take(1)
+        end = min(done + 1 + take(sizes[take(2)]), total)
+        if repeated:
+            values[done:end] = take(word)
+        else:
+            count = end - done
+            if at + count * word > bits.size:
+                raise BadInput("damaged", "a brush stroke ends before its length")
+            words = bits[at : at + count * word].reshape(count, word)
+            values[done:end] = words @ weights[-word:]
+            at += count * word
+        done = end
+    return values

@@ -1,0 +1,118 @@
+"""Files that hold masks, found in SRC and read by their importer: what each reader drew, or why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from tasks.annotate import dicom_seg, label_studio, nifti, nrrd, rtstruct
+from tasks.annotate.clinical import Refusal
+from tasks.annotate.drawn import Drawn, check_affine
+from tasks.domain.errors import BadInput
+
+MAX_JSON = 512 * 2**20
+
+IMPORTERS: dict[str, Callable[[Dataset], tuple[list[Drawn], list[str]]]] = {
+    **dict.fromkeys(dicom_seg.SOP_CLASSES, dicom_seg.read),
+    rtstruct.SOP_CLASS: rtstruct.read,
+}
+"""SOP class -> its importer."""
+
+
+@dataclass
+class Found:
+    """What a set of files gave."""
+
+    drawn: list[Drawn] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def sop_class(path: Path) -> str | None:
+    """The SOP class of a DICOM file; None for anything else. Reads the header's start alone."""
+    with open(path, "rb") as handle:
+        start = handle.read(132)
+    if start[128:] != b"DICM" and path.suffix.lower() not in (".dcm", ".ima"):
+        return None
+    try:
+        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+    except (InvalidDicomError, OSError, ValueError, KeyError, EOFError):
+        return None
+    return str(dataset.get("SOPClassUID") or "") or None
+
+
+def read_dicom(path: Path, where: str) -> Found:
+    found = Found()
+    try:
+        dataset = pydicom.dcmread(path, force=True)
+        found.drawn, notes = IMPORTERS[str(dataset.SOPClassUID)](dataset)
+        found.notes = [f"{where}: {note}" for note in notes]
+    except BadInput as error:
+        found.refused.append(Refusal(where, None, "", str(error)))
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OSError, RuntimeError, EOFError) as error:
+        # pydicom and its decoders raise these for files that break the standard; their texts may quote the file.
+        reason = f"malformed: cannot be read as DICOM SEG or RTSTRUCT ({type(error).__name__})"
+        found.refused.append(Refusal(where, None, "", reason))
+    return found
+
+
+def read_label_studio(path: Path, where: str) -> Found | None:
+    """None when the file is no Label Studio export."""
+    found = Found()
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise BadInput("too_large", f"an export may have {MAX_JSON // 2**20} MiB")
+        value = json.loads(path.read_bytes())
+        if not label_studio.is_export(value):
+            return None
+        found.drawn, notes = label_studio.read(value)
+        found.notes = [f"{where}: {note}" for note in notes]
+    except BadInput as error:
+        found.refused.append(Refusal(where, None, "", str(error)))
+    except (UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        found.refused.append(Refusal(where, None, "", f"malformed: not a JSON export ({type(error).__name__})"))
+    return found
+
+
+def read_listed(rows: list[tuple[int, Any]], folder: Path, where: str) -> Found:
+    """The NIfTI and NRRD files that masks.csv (in `folder`) names, one label a row."""
+    found = Found()
+    for number, row in rows:
+        try:
+            found.drawn.append(_listed(row, folder, number))
+        except BadInput as error:
+            found.refused.append(Refusal(where, number, "file", str(error)))
+    return found
+
+
+def _listed(row: Any, folder: Path, number: int) -> Drawn:
+    path = folder / row.file.replace("\\", "/")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BadInput("outside", "names a file outside the folder of masks.csv")
+    if not path.is_file():
+        raise BadInput("missing_file", "is not there")
+    name = path.name.lower()
+    value = row.value
+    if name.endswith(nifti.SUFFIXES):
+        kind = "nifti"
+        values, affine = nifti.read(path)
+    elif name.endswith(nrrd.SUFFIXES):
+        kind = "nrrd"
+        values, affine, own = nrrd.read(path, row.label)
+        value = value or own
+    else:
+        raise BadInput("unknown_format", "is neither NIfTI (.nii, .nii.gz) nor NRRD (.nrrd, .nhdr)")
+    check_affine(affine)
+    array = np.isclose(values, value) if value else values > (0.5 if values.dtype.kind == "f" else 0)
+    return Drawn(
+        row.label, array, affine, kind, study=row.study_instance_uid, series=row.series_instance_uid,
+        reader=row.reader, side=row.side or "", patient_id=row.patient_id, site=row.site, row=number,
+    )  # fmt: skip

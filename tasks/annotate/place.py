@@ -1,0 +1,179 @@
+"""All masks of one hip-visit onto its grids: the item-wise part of the stage."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.annotate import drawn, fit, readers
+from tasks.annotate.join import ADJUDICATOR, CONSENSUS
+from tasks.annotate.params import Params
+from tasks.domain.errors import BadInput
+from tasks.store import hips
+from tasks.store.items import Item, Rows
+
+UNCROPPED = ("nifti", "nrrd")
+"""Kinds that name a series and no frame of reference: their whole grid must be the series'."""
+
+
+def process(item: Item, params: Params, out: Path) -> Rows:
+    """Rows of data/masks.parquet for one hip-visit, and its mask file below `out`.
+
+    payload: hip (row of hips.parquet as a dict), path of its file, other (centre of the other hip or None), masks
+    (rows of the imports with `path`, `number` and `source`), series {UID: geometry}, lesion_free [readers].
+    """
+    payload = item.payload
+    hip = payload["hip"]
+    base = {"hip_visit": hip["hip_visit"], "subject": hip["subject"], "side": hip["side"], "owns": None}
+    try:
+        meta = hips.read(Path(payload["path"]), []).meta
+    except (OSError, ValueError) as error:
+        reason = f"unreadable_hip: {type(error).__name__}"
+        return [base | _row(mask, "rejected", reason) for mask in payload["masks"]]
+    other = payload["other"]
+    target = fit.Target(
+        hip["side"],
+        np.array([hip[f"center_{axis}_mm"] for axis in "xyz"], dtype=np.float64),
+        None if other is None else np.array(other, dtype=np.float64),
+        meta,
+    )
+    rows: Rows = []
+    taken: dict[tuple[str, str], dict[str, Any]] = {}
+    for mask in sorted(payload["masks"], key=lambda m: (m["number"], m["source"], m["file"])):
+        try:
+            values, tensor, mm = _on_hip(mask, target, payload["series"], params)
+        except fit.Elsewhere:
+            continue
+        except BadInput as error:
+            row = _row(mask, "rejected", str(error)) | {"difference_mm": getattr(error, "mm", None)}
+            rows.append(base | row)
+            continue
+        key = (mask["reader"], mask["label"])
+        if key in taken and taken[key]["number"] == mask["number"]:  # e.g. one structure for each part of a lesion
+            taken[key]["values"] |= values
+        else:  # a later import corrects the earlier
+            taken[key] = {"values": values, "number": mask["number"], "mask": mask, "tensor": tensor, "mm": mm}
+    _add_lesion_free(taken, payload["lesion_free"], target)
+    return _finish(base, rows, taken, target, params, out)
+
+
+def _on_hip(
+    mask: dict[str, Any], target: fit.Target, series: dict[str, Any], params: Params
+) -> tuple[NDArray[np.uint8], str, float]:
+    """(the mask on the hip's grid, the tensor whose grid that is, mm from its middle to the head's centre)."""
+    if mask["side"] and mask["side"] != target.side:
+        raise fit.Elsewhere
+    array, affine, meta = drawn.from_file(hips.read(Path(mask["path"])))
+    own = series.get(mask["series"])
+    if affine is None:
+        affine = _plane_affine(mask, own, meta)
+    elif mask["thick"] == "no" and own and own.get("slice_mm"):
+        affine = affine.copy()
+        affine[:3, 0] *= own["slice_mm"] / np.linalg.norm(affine[:3, 0])
+    if mask["kind"] in UNCROPPED:
+        fit.on_series(meta, own, params.grid_tolerance_mm)
+    frame = mask["frame"] or (own or {}).get("frame")
+    tensor, proven = fit.tensor_for(target, mask["label"], frame, mask["series"])
+    if not array.any():
+        if not mask["side"]:
+            raise BadInput("empty", "holds no voxel and claims no side")
+        return np.zeros(target.grid(tensor)[1], dtype=np.uint8), tensor, 0.0
+    if not proven:
+        mm = float(np.linalg.norm(fit.middle_of(array, affine) - target.centre))
+        if frame:
+            raise fit.Unfit("other_frame", f"drawn in another frame of reference; read here, {mm:.0f} mm away", mm)
+        raise fit.Unfit("unproven", f"its series is none of this visit's; read here, {mm:.0f} mm away", mm)
+    part = fit.of_this_hip(array, affine, target, mask["side"] or "")
+    mm = fit.check_place(mask["label"], part, affine, target, params.field_mm, params.head_offset_mm)
+    values = fit.on_grid(part, affine, *target.grid(tensor))
+    if not values.any():
+        raise BadInput("lost", "nothing of it is left on the hip's grid")
+    return values, tensor, mm
+
+
+def _plane_affine(mask: dict[str, Any], series: dict[str, Any] | None, meta: dict[str, Any]) -> NDArray[np.float64]:
+    """Where a plane stands that was drawn on one slice of `series` (Label Studio)."""
+    if series is None or series.get("affine") is None or series.get("shape") is None:
+        raise BadInput("no_geometry", "the geometry of the series it was drawn on is not known")
+    height, width = (int(n) for n in series["shape"][1:])
+    if meta["full"]["shape"][1:] != [height, width]:
+        raise BadInput("other_grid", "it was drawn on an image of another size than its series has")
+    index = mask["index"]
+    if mask["sop"] and series.get("sops"):
+        if mask["sop"] not in series["sops"]:
+            raise BadInput("no_slice", "the image it was drawn on is not in its series")
+        index = series["sops"].index(mask["sop"])
+    if index is None or not 0 <= index < series["shape"][0]:
+        raise BadInput("no_slice", "the slice it was drawn on is not known")
+    affine = np.array(series["affine"], dtype=np.float64).reshape(4, 4)
+    low = np.array([float(index), *meta["low"][1:]]) - 1.0  # the margin that `from_file` adds
+    affine[:3, 3] += affine[:3, :3] @ low
+    return affine
+
+
+def _add_lesion_free(taken: dict[tuple[str, str], dict[str, Any]], names: list[str], target: fit.Target) -> None:
+    """A reader who drew this head and called the hip free of lesions has drawn an empty lesion."""
+    for name in names:
+        head = taken.get((name, "head"))
+        if head and (name, "lesion") not in taken:
+            mask = head["mask"] | {"label": "lesion", "source": f"{head['mask']['source']} and label lesion 0"}
+            taken[name, "lesion"] = head | {"values": np.zeros_like(head["values"]), "mask": mask}
+
+
+def _finish(
+    base: dict[str, Any],
+    rows: Rows,
+    taken: dict[tuple[str, str], dict[str, Any]],
+    target: fit.Target,
+    params: Params,
+    out: Path,
+) -> Rows:
+    """Pairs of readers, the consensus, the file. Its path stands in `owns` of the first accepted row."""
+    if not taken:
+        return rows
+    tensors: dict[str, NDArray] = {}
+    sources: dict[str, str] = {}
+    by_label: dict[str, dict[str, NDArray]] = defaultdict(dict)
+    spacing = {}
+    for (reader, label), one in sorted(taken.items()):
+        spacing[label] = tuple(float(mm) for mm in target.meta["grids"][one["tensor"]]["spacing"])
+        by_label[label][reader] = one["values"].astype(bool)
+        tensors[f"{reader}/{label}"] = one["values"]
+        sources[f"{reader}/{label}"] = one["mask"]["source"]
+        row = _row(one["mask"], "accepted", "") | {"reader": reader, "difference_mm": one["mm"]}
+        rows.append(base | row | _size(one["values"], spacing[label]))
+    for label, masks in sorted(by_label.items()):
+        for reader, other in combinations(sorted(masks), 2):
+            pair = {"name": label, "status": "pair", "reader": reader, "other": other}
+            pair["dice"] = readers.dice(masks[reader], masks[other])
+            if label != "vessel":  # thin trees: a surface distance says little and costs much
+                pair["surface_mm"] = readers.surface_distance(masks[reader], masks[other], spacing[label])
+            rows.append(base | pair)
+        final = [masks[ADJUDICATOR]] if ADJUDICATOR in masks else [masks[name] for name in sorted(masks)]
+        agreed = readers.combine(final, params.consensus[label], spacing[label]).astype(np.uint8)  # type: ignore[index]
+        tensors[f"{CONSENSUS}/{label}"] = agreed
+        sources[f"{CONSENSUS}/{label}"] = f"{len(final)} readers" if len(final) > 1 else "one reader"
+        row = {"name": label, "status": "consensus", "reader": CONSENSUS, "source": sources[f"{CONSENSUS}/{label}"]}
+        rows.append(base | row | _size(agreed, spacing[label]))
+    name = f"{base['hip_visit']}.safetensors"
+    hips.write(out / name, hips.HipFile(tensors, {"sources": sources}))
+    owner = next(n for n, row in enumerate(rows) if row["status"] == "accepted")
+    rows[owner] = rows[owner] | {"owns": name}
+    return rows
+
+
+def _row(mask: dict[str, Any], status: str, reason: str) -> dict[str, Any]:
+    return {
+        "name": mask["label"], "status": status, "reason": reason or None, "reader": mask["reader"],
+        "source": mask["source"], "format": mask["kind"],
+    }  # fmt: skip
+
+
+def _size(values: NDArray, spacing: tuple[float, ...]) -> dict[str, float]:
+    voxels = float(values.sum())
+    return {"voxels": voxels, "volume_mm3": voxels * float(np.prod(spacing))}

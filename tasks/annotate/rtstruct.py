@@ -1,0 +1,118 @@
+"""DICOM RT Structure Set: closed contours to LPS volumes, holes and keyhole contours included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from skimage.draw import polygon2mask
+
+from tasks.annotate.drawn import Drawn, check_affine, check_size, label_of, stack
+from tasks.domain.errors import BadInput
+
+SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+
+PIXEL_MM = 0.25
+"""Contours are filled on their own planes in pixels of this size, finer than any hip grid: no image is needed."""
+
+CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+FLAT_MM = 0.1
+
+
+def read(dataset: Dataset) -> tuple[list[Drawn], list[str]]:
+    """The head, lesion and vessel structures of one RTSTRUCT, and notes on the structures that are none of these."""
+    structures = {int(item.ROINumber): item for item in dataset.get("StructureSetROISequence", [])}
+    observed = {int(o.ReferencedROINumber): o for o in dataset.get("RTROIObservationsSequence", [])}
+    owner = _owner(dataset)
+    drawn: list[Drawn] = []
+    notes: list[str] = []
+    for item in dataset.get("ROIContourSequence", []):
+        number = int(item.ReferencedROINumber)
+        roi, observation = structures.get(number, Dataset()), observed.get(number, Dataset())
+        label = label_of(roi.get("ROIName"), roi.get("ROIDescription"), observation.get("ROIObservationLabel"))
+        contours = [c for c in item.get("ContourSequence", []) if c.get("ContourGeometricType") in CLOSED]
+        if label is None or not contours:
+            reason = "is neither head, lesion nor vessel" if label is None else f"({label}) has no closed contour"
+            notes.append(f"structure {number} {reason} and was left out")
+            continue
+        array, affine, thick = fill(contours)
+        frame = str(roi.get("ReferencedFrameOfReferenceUID") or dataset.get("FrameOfReferenceUID") or "")
+        reader = str(observation.get("ROIInterpreter") or owner["reader"])
+        drawn.append(
+            Drawn(label, array, affine, "rtstruct", **(owner | {"frame": frame, "reader": reader}), thick=thick)
+        )
+    if not drawn:
+        raise BadInput("no_known_structure", "names no closed structure as femoral head, lesion or vessel")
+    return drawn, notes
+
+
+def _owner(dataset: Dataset) -> dict[str, Any]:
+    studies = [
+        study
+        for frame in dataset.get("ReferencedFrameOfReferenceSequence", [])
+        for study in frame.get("RTReferencedStudySequence", [])
+    ]
+    series = {str(s.SeriesInstanceUID) for study in studies for s in study.get("RTReferencedSeriesSequence", [])}
+    if len(series) > 1:
+        raise BadInput("several_series", f"refers to {len(series)} series; one structure set belongs to one")
+    study = next((str(study.ReferencedSOPInstanceUID) for study in studies if "ReferencedSOPInstanceUID" in study), "")
+    reader = dataset.get("ReviewerName") or dataset.get("OperatorsName") or dataset.get("StructureSetLabel")
+    return {
+        "study": study or str(dataset.StudyInstanceUID),
+        "series": next(iter(series), ""),
+        "reader": str(reader or "not named"),
+        "patient_id": str(dataset.get("PatientID") or "") or None,
+    }
+
+
+def fill(contours: list[Dataset]) -> tuple[NDArray[np.bool_], NDArray[np.float64], bool]:
+    """(array, affine, whether the slice thickness is known) of one structure's closed contours.
+
+    Contours of one plane are combined by exclusive or, so that an inner contour is a hole and an island in it is none;
+    the even-odd rule inside one contour does the same for keyholes.
+    """
+    points = [np.array(c.ContourData, dtype=np.float64).reshape(-1, 3) for c in contours]
+    points = [p for p in points if len(p) >= 3]
+    if not points:
+        raise BadInput("malformed", "its contours have fewer than three points")
+    normal = _normal(max(points, key=len))
+    right = np.eye(3)[int(np.argmin(np.abs(normal)))]  # in-plane axes as near to the patient's as they go
+    right = right - normal * (right @ normal)
+    right /= np.linalg.norm(right)
+    down = np.cross(normal, right)
+    axes = np.stack([normal, down, right], axis=1)
+    flat = [p @ axes for p in points]
+    tilt = max(float(np.ptp(p[:, 0])) for p in flat)
+    if tilt > 2 * FLAT_MM:
+        raise BadInput("not_a_volume", f"its contours are not in parallel planes ({tilt:.1f} mm)")
+    low = np.min([p[:, 1:].min(0) for p in flat], axis=0) - 2 * PIXEL_MM
+    high = np.max([p[:, 1:].max(0) for p in flat], axis=0) + 2 * PIXEL_MM
+    shape = tuple(int(n) for n in np.ceil((high - low) / PIXEL_MM).astype(int) + 1)
+    check_size(len(points), *shape)
+    planes: dict[float, NDArray[np.bool_]] = {}
+    for p in flat:
+        offset = next((known for known in planes if abs(known - p[:, 0].mean()) < FLAT_MM), float(p[:, 0].mean()))
+        filled = polygon2mask(shape, (p[:, 1:] - low) / PIXEL_MM)
+        planes[offset] = planes[offset] ^ filled if offset in planes else filled
+    slabs = [float(c.ContourSlabThickness) for c in contours if c.get("ContourSlabThickness")]
+    thick = len(planes) > 1 or bool(slabs)
+    array, step = stack(planes, None if len(planes) > 1 else (slabs[0] if slabs else 1.0))
+    affine = np.eye(4)
+    affine[:3, :3] = axes * np.array([step, PIXEL_MM, PIXEL_MM])
+    affine[:3, 3] = axes @ np.array([min(planes), *low])
+    check_affine(affine)
+    return array, affine, thick
+
+
+def _normal(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the plane through a closed contour: Newell's sum, turned so that its largest part is positive."""
+    centred = points - points.mean(0)
+    total = np.cross(centred, np.roll(centred, -1, axis=0)).sum(0)
+    length = float(np.linalg.norm(total))
+    if length < 1e-6:
+        total = np.linalg.svd(centred)[2][2]  # a keyhole that goes back on itself: its area cancels, its plane stays
+        length = float(np.linalg.norm(total))
+    total = total / length
+    return total * np.sign(total[int(np.argmax(np.abs(total)))])
