@@ -30,7 +30,9 @@ def run(params: Params, mapper: Mapper) -> None:
     frame, moved = assign(hips, studies, annotations, previous, params)
     person_of = persons(frame["subject"], annotations)
     leaks.check(pd.concat([frame, _twice(previous)]), person_of, hips, studies)
-    tables.write("split", SPLIT, frame, ["subject"])
+    # Null, not a word: a room that trains on 'all but test' must not meet a patient who withdrew.
+    written = frame.assign(fold=frame["fold"].where(frame["fold"] != WITHDRAWN, None))
+    tables.write("split", SPLIT, written, ["subject"])
     report = describe(frame, person_of, hips, annotations, moved, params)
     write_json(REPORT, report)
     log.info("persons by fold: %s", {fold: entry["persons"] for fold, entry in report["folds"].items()})
@@ -42,7 +44,7 @@ def assign(
     hips: pd.DataFrame, studies: pd.DataFrame, annotations: pd.DataFrame, previous: pd.DataFrame, params: Params
 ) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     """(the split, [{subject, from, to, reason}] of those who stand elsewhere than before)."""
-    before = dict(zip(previous["subject"], previous["fold"], strict=True))
+    before = dict(zip(previous["subject"], previous["fold"].fillna(WITHDRAWN), strict=True))
     kept = previous["dealt"] if "dealt" in previous else previous["fold"]
     was_dealt = dict(zip(previous["subject"], kept, strict=True))
     subjects = sorted({*before, *hips["subject"].dropna(), *studies["subject"].dropna()})
@@ -127,4 +129,4 @@ def describe(
 
 def _twice(previous: pd.DataFrame) -> pd.DataFrame:
     """Rows of subjects that the previous file holds more than once: somebody wrote into it."""
-    return previous[previous["subject"].duplicated(keep=False)][["subject", "fold"]]
+    return previous[previous["subject"].duplicated(keep=False)][["subject", "fold"]].fillna(WITHDRAWN)
