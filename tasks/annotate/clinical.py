@@ -21,6 +21,9 @@ from tasks.annotate import cells
 from tasks.domain.disease import EVENTS, LABELS, MASK_LABELS, MEASURED_LABELS, TREATMENTS
 from tasks.domain.errors import BadInput
 
+COLLAPSED_MM = 4.0
+"""No reading error makes this of a head that is not collapsed: twice the 2 mm between ARCO 3A and 3B."""
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -89,8 +92,8 @@ class _Labelled(Row):
             raise ValueError("holds no label")
         if given.get("lesion") == "0" and ("arco" in given or "jic" in given):
             raise ValueError("contradicts itself: lesion 0 with an ARCO stage or a JIC type")
-        if given.get("arco") in ("1", "2") and float(given.get("collapse_mm", 0)) > 2:
-            raise ValueError("contradicts itself: ARCO 1 or 2 with a collapse of more than 2 mm")
+        if given.get("arco") in ("1", "2") and float(given.get("collapse_mm", 0)) > COLLAPSED_MM:
+            raise ValueError(f"contradicts itself: ARCO 1 or 2 with a collapse of more than {COLLAPSED_MM:g} mm")
         return self
 
     def labels(self) -> dict[str, str]:

@@ -57,4 +57,4 @@ COLUMNS: dict[str, dict[str, Kind]] = {
 other lists of words are joined by '+', as in 't1+fluid+contrast'. `predictions.abstain` is empty or the reason.
 `annotations.kind`: label | treatment | outcome | mask | merge | consent; `days` are since the subject's first visit;
 reader 'consensus' stands beside the readers' own rows. `masks.status`: accepted | rejected | consensus | pair (how two
-readers agree). `split.fold`: 0 to k-1 | test | external | null (consent withdrawn); only numbers are ever trained on."""
+readers agree). `split.fold`: 0 to k-1 | test | external | null (consent withdrawn): train on numbers alone."""
