@@ -1,0 +1,153 @@
+"""Invented people and places, and the register of every string that must not leave the identified zone."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+
+import numpy as np
+
+_ONSETS = "b br d dr f fl g gr h k kl l m n p pr r s sk t tr v w z".split()
+_VOWELS = "a e i o u au ei ia".split()
+_CODAS = "l m n r s th nd lk rt x".split()
+_ENDINGS = "wick dahl mont berg stad holm quist rovan ellis orsk".split()
+_HAN = ("霧島坂", "雲井沢", "楓谷原", "澄崎野", "暁月辺", "蒼羽根")
+_HAN_GIVEN = ("楓仁朗", "澪里花", "颯真斗", "紗雪乃", "蓮華羽")
+_KANA = ("きりしまざか", "くもいざわ", "かえでやはら", "すみさきの", "あかつきべ", "あおばねの")
+_KANA_GIVEN = ("ふうじろう", "みおりか", "そうまと", "さゆきの", "れんげは")
+_STREETS = ("Quarzsteig", "Lindwurmgasse", "Moorhuhnallee", "Silberdistelweg", "Nebelkrähenplatz")
+_CITIES = ("Oberfelsingen", "Nordquellstadt", "Wintermoorhausen", "Kranichsbruck")
+_HOSPITALS = ("Quellbrunn Orthopaedic Hospital", "Felsenmeer General Hospital", "Birkensee Joint Clinic")
+
+
+def _syllables(rng: np.random.Generator, n: int) -> str:
+    parts = [str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) for _ in range(n)]
+    return "".join(parts) + str(rng.choice(_CODAS))
+
+
+def family_name(rng: np.random.Generator) -> str:
+    """At least eight letters, so that it cannot turn up by chance."""
+    return (_syllables(rng, 2) + str(rng.choice(_ENDINGS))).capitalize().ljust(8, "o")
+
+
+def given_name(rng: np.random.Generator) -> str:
+    return _syllables(rng, 3).capitalize().ljust(7, "a")
+
+
+@dataclass
+class Register:
+    """kind -> strings planted. `tokens` holds digits-only strings, to be looked for as whole words."""
+
+    strings: dict[str, set[str]] = field(default_factory=dict)
+    tokens: dict[str, set[str]] = field(default_factory=dict)
+
+    def add(self, kind: str, *values: str) -> None:
+        for value in values:
+            if value:
+                (self.tokens if value.isdigit() else self.strings).setdefault(kind, set()).add(value)
+
+    def merge(self, other: dict[str, dict[str, list[str]]]) -> None:
+        for kind, values in {**other["strings"]}.items():
+            self.strings.setdefault(kind, set()).update(values)
+        for kind, values in other["tokens"].items():
+            self.tokens.setdefault(kind, set()).update(values)
+
+    def as_dict(self) -> dict[str, dict[str, list[str]]]:
+        return {
+            "strings": {kind: sorted(values) for kind, values in sorted(self.strings.items())},
+            "tokens": {kind: sorted(values) for kind, values in sorted(self.tokens.items())},
+        }
+
+
+@dataclass(frozen=True)
+class Hospital:
+    name: str
+    address: str
+    department: str
+    stations: tuple[str, str, str]
+    serials: tuple[str, str, str]
+    readers: tuple[str, str]
+    physicians: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Person:
+    """A patient as the hospital knows them. `name` is the DICOM PN, `charset` the SpecificCharacterSet for it."""
+
+    patient_id: str
+    other_id: str
+    name: str
+    latin: tuple[str, str]
+    charset: tuple[str, ...]
+    birth_date: dt.date
+    sex: str
+    address: str
+    phone: str
+    mother: str
+    insurance: str
+    first_visit: dt.date
+
+
+def hospital(site: str, seed: int) -> Hospital:
+    rng = np.random.default_rng([seed, 30, *site.encode()])
+    number = int(rng.integers(1, 99))
+    address = f"{rng.choice(_STREETS)} {number}, {rng.integers(10000, 99999)} {rng.choice(_CITIES)}"
+    readers = tuple(f"{given_name(rng).lower()}.{family_name(rng).lower()}" for _ in range(2))
+    physicians = tuple(f"{family_name(rng)}^{given_name(rng)}^^Dr." for _ in range(6))
+    stations = tuple(f"MRC{rng.integers(10000, 99999)}" for _ in range(3))
+    serials = tuple(f"SN{rng.integers(100000, 999999)}" for _ in range(3))
+    return Hospital(str(rng.choice(_HOSPITALS)), address, "Radiologie Haus Eichenblick", stations, serials, readers, physicians)  # type: ignore[arg-type]
+
+
+def person(site: str, seed: int, number: int, sex: str, age: float, first_day: int) -> Person:
+    rng = np.random.default_rng([seed, 31, number, *site.encode()])
+    family, given = family_name(rng), given_name(rng)
+    style = rng.choice(["latin", "latin1", "japanese", "cyrillic", "utf8", "greek"], p=[0.5, 0.15, 0.1, 0.1, 0.1, 0.05])
+    name, charset = f"{family}^{given}", ("ISO_IR 100",)
+    if style == "latin1":
+        name = f"{family}ström^{given}é"
+    elif style in ("japanese", "utf8"):
+        h, g = int(rng.integers(len(_HAN))), int(rng.integers(len(_HAN_GIVEN)))
+        name = f"{family}^{given}={_HAN[h]}^{_HAN_GIVEN[g]}={_KANA[h]}^{_KANA_GIVEN[g]}"
+        charset = ("", "ISO 2022 IR 87") if style == "japanese" else ("ISO_IR 192",)
+    elif style == "cyrillic":
+        name, charset = f"{_spell(family, _CYRILLIC)}^{_spell(given, _CYRILLIC)}", ("ISO_IR 144",)
+    elif style == "greek":
+        name, charset = f"{_spell(family, _GREEK)}^{_spell(given, _GREEK)}", ("ISO_IR 126",)
+    first = dt.date(2018, 2, 1) + dt.timedelta(days=int(first_day))
+    return Person(
+        patient_id=f"MRN{rng.integers(1000, 9999)}-{number:04d}{chr(65 + int(rng.integers(26)))}",
+        other_id=f"KH{rng.integers(10**7, 10**8)}",
+        name=name,
+        latin=(family, given),
+        charset=charset,
+        birth_date=first - dt.timedelta(days=int(age * 365.25) + int(rng.integers(0, 30))),
+        sex=sex,
+        address=f"{rng.choice(_STREETS)} {rng.integers(1, 120)}, {rng.integers(10000, 99999)} {rng.choice(_CITIES)}",
+        phone=f"+49 {rng.integers(150, 180)} 555{rng.integers(10000, 99999)}",
+        mother=family_name(rng),
+        insurance=f"VK{rng.integers(10**8, 10**9)}",
+        first_visit=first,
+    )
+
+
+_CYRILLIC = dict(zip("abcdefghiklmnopqrstuvwxyz", "абцдефгхиклмнопкрстувшыйз", strict=False))
+_GREEK = dict(zip("abcdefghiklmnopqrstuvwxyz", "αβκδεφγηικλμνοπκρστυβωξυζ", strict=False))
+
+
+def _spell(latin: str, letters: dict[str, str]) -> str:
+    return "".join(letters.get(letter, "") for letter in latin.lower()).capitalize()
+
+
+def plant(register: Register, who: Person, where: Hospital) -> None:
+    """Everything about a person and a place that no released file may hold."""
+    for group in who.name.split("="):
+        register.add("names", *group.split("^"))
+    register.add("names", *who.latin, who.latin[0].upper(), who.mother)
+    register.add("ids", who.patient_id, who.other_id, who.insurance)
+    register.add("birth_dates", who.birth_date.strftime("%Y%m%d"), who.birth_date.isoformat())
+    register.add("contact", who.address, who.phone)
+    register.add("places", where.name, where.address, where.department, *where.stations, *where.serials)
+    for physician in where.physicians:
+        register.add("staff", *physician.split("^")[:2])
+    register.add("staff", *where.readers)
