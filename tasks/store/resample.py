@@ -23,9 +23,7 @@ def resample(
     """
     to_source = np.linalg.inv(volume.affine) @ np.asarray(affine, dtype=np.float64)
     matrix, offset = to_source[:3, :3], to_source[:3, 3]
-    matrix = np.where(
-        np.abs(matrix) < 1e-9, 0.0, matrix
-    )  # keeps axis-aligned grids exactly axis aligned
+    matrix = np.where(np.abs(matrix) < 1e-9, 0.0, matrix)  # keeps axis-aligned grids exactly axis aligned
     array = volume.array
     if array.dtype == bool:
         array = array.view(np.uint8)
@@ -56,12 +54,7 @@ def inside(
     d, h, w = np.ogrid[: shape[0], : shape[1], : shape[2]]
     for axis in range(3):
         position = (
-            matrix[axis, 0] * d
-            + matrix[axis, 1] * h
-            + matrix[axis, 2] * w
-            + offset[axis]
+            matrix[axis, 0] * d + matrix[axis, 1] * h + matrix[axis, 2] * w + offset[axis]
         )  # broadcasts over the axes whose factor is 0 as well
-        answer &= (position > -0.5 - 1e-6) & (
-            position < source_shape[axis] - 0.5 + 1e-6
-        )
+        answer &= (position > -0.5 - 1e-6) & (position < source_shape[axis] - 0.5 + 1e-6)
     return answer

@@ -1,0 +1,92 @@
+"""The section `standardize` of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tasks.domain.params import Section
+from tasks.domain.volume import Grid
+
+
+class GridParams(Section):
+    """A grid around each femoral head: voxels and mm, front to back, top to bottom, medial to lateral."""
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+
+    def grid(self) -> Grid:
+        return Grid(self.shape, self.spacing)
+
+
+class Rule(Section):
+    """One way to be a role. Ranges are inclusive; null: anything, a missing value too. Times in ms, lengths in mm."""
+
+    tr_ms: tuple[float, float] | None
+    te_ms: tuple[float, float] | None
+    ti_ms: tuple[float, float] | None
+    fat_suppressed: bool | None
+    contrast: bool | None
+    three_d: bool | None
+    thickness_mm: tuple[float, float]
+
+
+class Role(Section):
+    """A role of the protocol: its rules in order of preference, and what a hip without it is."""
+
+    rules: tuple[Rule, ...]
+    missing: Literal["accept", "not_measurable"]
+
+
+class Localizer(Section):
+    """Acceptance of femoral heads."""
+
+    radius_mm: tuple[float, float]
+    """Smallest and largest radius of a head's marrow edge."""
+    single_confidence: float
+    """Least confidence, 0..1, of a head that stands alone."""
+    blind_confidence: float
+    """The same where the series is not T1-like, so that it is not known whether marrow is bright."""
+    pair_confidence: float
+    """Least confidence of each of two heads that face each other across a pelvis."""
+    separation_mm: tuple[float, float]
+    """Distance between the heads of one pelvis, children to large adults."""
+    level_mm: float
+    """Largest difference in height, and front to back, between the two heads."""
+
+
+class N4(Section):
+    """N4 bias correction (SimpleITK) of the coarse field."""
+
+    enabled: bool
+    shrink: int
+    iterations: tuple[int, ...]
+
+
+class Quality(Section):
+    """Below these a hip is rejected (snr) or a role is left out of it (coverage, clipped)."""
+
+    snr: float
+    """Least signal over noise of the role that locates."""
+    coverage: float
+    """Least share of the ball of the femoral head that a series shows."""
+    clipped: float
+    """Largest share of voxels about the hip at the series' highest value."""
+
+
+class Params(Section):
+    visit_window_days: float
+    """Studies of one subject within this many days of the first of them are one visit."""
+    visit_grid: GridParams
+    fine_grid: GridParams
+    roles: dict[Literal["t1", "fluid", "contrast"], Role]
+    planes: tuple[Literal["coronal", "axial", "sagittal"], ...]
+    """Planes in order of preference where several series fit a role."""
+    min_slices: int
+    """A series with fewer slices is a scout, not a role."""
+    localizer: Localizer
+    percentiles: tuple[float, float]
+    """Of the body around the hips: intensity that becomes 0 and 1, for each series."""
+    ceiling: float
+    """Normalized intensity is cut here, so that a few bright voxels do not use up the 16 bits."""
+    n4: N4
+    quality: Quality
