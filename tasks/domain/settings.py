@@ -16,6 +16,18 @@ class Settings(BaseSettings):
     key_file: Path | None = None
     ledger_url: str | None = None
     dicom_port: int = 11112
+    dicom_host: str = "127.0.0.1"
+    """The address that C-STORE binds to: loopback unless told otherwise."""
+    dicom_peers: str = ""
+    """Who may send, as `AET` or `AET@host`, separated by commas; empty: anyone who reaches the port."""
+    dicom_tls_cert: Path | None = None
+    dicom_tls_key: Path | None = None
+    dicom_tls_ca: Path | None = None
+    """PEM files: with a certificate, C-STORE speaks TLS only; with a CA, senders need a certificate of it."""
+    orthanc_url: str | None = None
+    dicomweb_url: str | None = None
+    """http(s)://[user:password@]host:port/…, an Orthanc whose changes are followed, a DICOMweb origin server that is
+    polled."""
     ae_title: str = "OSTEOFLOW"
     site: str = "local"
     http_port: int = 8800

@@ -1,0 +1,329 @@
+"""C-STORE: bytes as they come, on disk before they are acknowledged, never decoded.
+
+    sender → handler: journal, fsync → SUCCESS          (many at once, one thread an association)
+                          ↓ queue
+                      filer: spool and ledger            (one thread, many files in one transaction)
+
+A file whose process dies between the two is in the journal, and `recover` files it at the next start. What cannot be
+used is acknowledged too, and stands in quarantine with its reason: a scanner cannot mend it by sending it again.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import queue
+import shutil
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, _config, evt
+from pynetdicom.events import Event
+from pynetdicom.transport import ThreadedAssociationServer
+
+from tasks.domain.errors import OsteoflowError, Unavailable, WrongUse
+from tasks.domain.settings import Settings
+from tasks.ledger import Ledger
+from tasks.receive.intake import Intake, Outcome, Received, recover
+from tasks.receive.params import Params
+
+log = logging.getLogger("osteoflow.receive")
+
+_config.LOG_HANDLER_LEVEL = "none"  # its log of every message costs time and names patients
+
+SUCCESS, NOT_AUTHORIZED, OUT_OF_RESOURCES, CANNOT_PROCESS = 0x0000, 0x0124, 0xA700, 0xC001
+
+VERIFICATION = "1.2.840.10008.1.1"
+STORAGE = (
+    "1.2.840.10008.5.1.4.1.1.4",  # MR
+    "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR
+    "1.2.840.10008.5.1.4.1.1.4.2",  # MR Spectroscopy
+    "1.2.840.10008.5.1.4.1.1.4.3",  # Enhanced MR Color
+    "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR
+    "1.2.840.10008.5.1.4.1.1.2",  # CT
+    "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
+    "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
+    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture, and its multi-frame kinds
+    "1.2.840.10008.5.1.4.1.1.7.1",
+    "1.2.840.10008.5.1.4.1.1.7.2",
+    "1.2.840.10008.5.1.4.1.1.7.3",
+    "1.2.840.10008.5.1.4.1.1.7.4",
+    "1.2.840.10008.5.1.4.1.1.11.1",  # Grayscale Softcopy Presentation State
+    "1.2.840.10008.5.1.4.1.1.66.1",  # Spatial Registration
+    "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
+    "1.2.840.10008.5.1.4.1.1.66.5",  # Surface Segmentation
+    "1.2.840.10008.5.1.4.1.1.481.3",  # RT Structure Set
+    "1.2.840.10008.5.1.4.1.1.88.11",  # Basic Text SR
+    "1.2.840.10008.5.1.4.1.1.88.22",  # Enhanced SR
+    "1.2.840.10008.5.1.4.1.1.88.33",  # Comprehensive SR
+    "1.2.840.10008.5.1.4.1.1.88.34",  # Comprehensive 3D SR
+    "1.2.840.10008.5.1.4.1.1.88.35",  # Extensible SR
+    "1.2.840.10008.5.1.4.1.1.88.59",  # Key Object Selection
+)
+PDU_BYTES = 131072
+HANDSHAKE_SECONDS = 10
+FILER_CHUNK, FILER_PAUSE_S, FILER_RETRY_S = 256, 0.1, 1.0
+MOST_UNFILED = 20000
+"""Files acknowledged and not yet in the ledger; with more, senders are told to come back."""
+IMPLEMENTATION_UID = b"2.25.214836049811365216498116217735112463"
+"""Of the file meta that is put before a received dataset."""
+
+OnStudy = Callable[[str], None]
+
+
+@contextmanager
+def serving(
+    ledger: Ledger,
+    params: Params,
+    settings: Settings,
+    origin: str = "hospital",
+    on_study: OnStudy | None = None,
+    sites: Mapping[str, str] | None = None,
+) -> Iterator[Receiver]:
+    """Receive until the block ends. `sites` maps a called AE title to its site (default: settings.site for all).
+
+    `on_study(row_key)` is called beside the receiver, after files of that version are in the ledger; it may be slow or
+    fail, and is then skipped for some: it is a hint."""
+    recover(ledger)
+    with Intake(ledger) as intake:
+        receiver = Receiver(intake, params, settings, origin, on_study, dict(sites or {}))
+        receiver.start()
+        try:
+            yield receiver
+        finally:
+            receiver.stop()
+
+
+class Receiver:
+    """A running SCP. `port` is the one it listens on; `stored` counts acknowledged files, `refused` the others."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        params: Params,
+        settings: Settings,
+        origin: str,
+        on_study: OnStudy | None,
+        sites: dict[str, str],
+    ) -> None:
+        self.intake, self.params, self.settings, self.origin, self.sites = intake, params, settings, origin, sites
+        self.peers = _peers(settings.dicom_peers)
+        self.stored = self.refused = 0
+        self.port = settings.dicom_port
+        self._unfiled: queue.Queue[Received | None] = queue.Queue()
+        self._hints = _Hints(on_study) if on_study is not None else None
+        self._filer = threading.Thread(target=self._file, name="osteoflow-filer", daemon=True)
+        self._ending = threading.Event()
+        self._server: ThreadedAssociationServer | None = None
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        ae = AE(ae_title=self.settings.ae_title)
+        ae.maximum_associations = self.params.max_associations
+        ae.maximum_pdu_size = PDU_BYTES
+        ae.require_called_aet = not self.sites
+        if self.peers:
+            ae.require_calling_aet = sorted(self.peers)
+        ae.add_supported_context(VERIFICATION)
+        for sop_class in STORAGE:
+            ae.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
+        self._filer.start()
+        address = (self.settings.dicom_host, self.settings.dicom_port)
+        try:
+            self._server = ae.make_server(
+                address,
+                ssl_context=_tls(self.settings),
+                evt_handlers=[(evt.EVT_C_STORE, self._store), (evt.EVT_C_ECHO, _echo)],
+                server_class=_Server,
+            )
+        except OSError as error:
+            self._end_filer()
+            raise Unavailable(
+                f"DICOM port {address[1]} on {address[0]} cannot be opened ({error.strerror}); set OSTEOFLOW_DICOM_PORT"
+            ) from None
+        ae._servers.append(self._server)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, name="osteoflow-scp", daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse new senders, let the running ones go, file what was acknowledged."""
+        if self._server is not None:
+            associations = self._server.active_associations
+            self._server.shutdown()
+            for association in associations:
+                association.abort()
+        self._end_filer()
+        if self._hints is not None:
+            self._hints.end()
+
+    def _end_filer(self) -> None:
+        self._ending.set()
+        self._unfiled.put(None)
+        self._filer.join()
+
+    # ---- one file ---------------------------------------------------------------------------------------------------
+
+    def _store(self, event: Event) -> int:
+        status = self._keep(event)
+        if status == SUCCESS:
+            self.stored += 1
+        else:
+            self.refused += 1
+        return status
+
+    def _keep(self, event: Event) -> int:
+        requestor, acceptor = event.assoc.requestor, event.assoc.acceptor
+        hosts = self.peers.get(requestor.ae_title)
+        if hosts and requestor.address not in hosts:
+            return NOT_AUTHORIZED
+        free = shutil.disk_usage(self.intake.zone).free
+        if free < self.params.disk_reserve_mb * 1e6 or self._unfiled.qsize() > MOST_UNFILED:
+            return OUT_OF_RESOURCES
+        site = self.sites.get(acceptor.ae_title, self.settings.site)
+        request: Any = event.request
+        meta = file_meta(request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, event.context.transfer_syntax)
+        try:
+            received = self.intake.write((meta, event.encoded_dataset(include_meta=False)), site, self.origin)
+        except OSError as error:
+            log.error("a file could not be kept: %s", errno.errorcode.get(error.errno or 0, "?"))
+            return OUT_OF_RESOURCES if error.errno in (errno.ENOSPC, errno.EDQUOT) else CANNOT_PROCESS
+        self._unfiled.put(received)
+        return SUCCESS
+
+    # ---- the filer --------------------------------------------------------------------------------------------------
+
+    def _file(self) -> None:
+        """Take acknowledged files to the ledger, many at a time, until told to end and nothing is left."""
+        ended = False
+        while not ended:
+            item = self._unfiled.get()
+            if item is not None and not self._ending.is_set():
+                time.sleep(FILER_PAUSE_S)
+            chunk: list[Received] = []
+            while True:
+                if item is None:
+                    ended = True
+                else:
+                    chunk.append(item)
+                if len(chunk) >= FILER_CHUNK or self._unfiled.empty():
+                    break
+                item = self._unfiled.get()
+            if chunk:
+                self._hint(self._filed(chunk))
+
+    def _filed(self, chunk: list[Received]) -> list[Outcome]:
+        while True:
+            try:
+                return self.intake.file(chunk)
+            except (Unavailable, OSError) as error:
+                log.error("the ledger cannot be written (%s): %d files wait", type(error).__name__, len(chunk))
+                if self._ending.wait(FILER_RETRY_S):
+                    return []  # they are in the journal
+            except (OsteoflowError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+                if len(chunk) > 1:
+                    return [outcome for item in chunk for outcome in self._filed([item])]
+                log.error("a file stays in the journal: %s", type(error).__name__)
+                return []
+
+    def _hint(self, outcomes: list[Outcome]) -> None:
+        if self._hints is not None:
+            for row_key in sorted({o.row_key for o in outcomes if o.outcome == "accepted" and o.row_key}):
+                self._hints.give(row_key)
+
+
+class _Hints:
+    """Calls `on_study` in a thread of its own; when that is behind, hints are dropped: the ledger is the truth."""
+
+    def __init__(self, on_study: OnStudy) -> None:
+        self._on_study = on_study
+        self._waiting: queue.Queue[str | None] = queue.Queue(maxsize=1000)
+        threading.Thread(target=self._run, name="osteoflow-hints", daemon=True).start()
+
+    def give(self, row_key: str | None) -> None:
+        try:
+            self._waiting.put_nowait(row_key)
+        except queue.Full:
+            log.debug("a hint was dropped")
+
+    def end(self) -> None:
+        self.give(None)
+
+    def _run(self) -> None:
+        while (row_key := self._waiting.get()) is not None:
+            try:
+                self._on_study(row_key)
+            except Exception as error:  # noqa: BLE001 - whatever a hint does, receiving goes on
+                log.warning("a hint failed: %s", type(error).__name__)
+
+
+class _Server(ThreadedAssociationServer):
+    """Nagle's algorithm off (it costs 45 ms a file), a backlog for a Monday morning, a handshake that cannot hang."""
+
+    request_queue_size = 128
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        assert self.socket is not None
+        client, address = self.socket.accept()
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.ssl_context is not None:
+            client.settimeout(HANDSHAKE_SECONDS)
+            try:
+                client = self.ssl_context.wrap_socket(client, server_side=True)
+            except OSError:
+                client.close()
+                raise
+            client.settimeout(None)
+        return client, address
+
+
+def _echo(event: Event) -> int:
+    return SUCCESS
+
+
+def file_meta(sop_class: str, sop_uid: str, transfer_syntax: str) -> bytes:
+    """Preamble, prefix and group 0002 (PS3.10 7.1), Explicit VR Little Endian."""
+
+    def uid(element: int, value: bytes) -> bytes:
+        value += b"\0" * (len(value) % 2)
+        return struct.pack("<HH2sH", 2, element, b"UI", len(value)) + value
+
+    body = struct.pack("<HH2sHL", 2, 1, b"OB", 0, 2) + b"\0\1"
+    body += uid(0x0002, str(sop_class).encode("ascii", "replace"))
+    body += uid(0x0003, str(sop_uid).encode("ascii", "replace"))
+    body += uid(0x0010, str(transfer_syntax).encode("ascii", "replace"))
+    body += uid(0x0012, IMPLEMENTATION_UID)
+    return b"\0" * 128 + b"DICM" + struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(body)) + body
+
+
+def _peers(text: str) -> dict[str, set[str]]:
+    """'MR1, MR2@10.0.0.7' → AE title → allowed addresses (none named: any)."""
+    peers: dict[str, set[str]] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        title, _, host = part.partition("@")
+        try:
+            found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)} if host else set()
+        except OSError:
+            raise WrongUse("OSTEOFLOW_DICOM_PEERS names a host that cannot be resolved") from None
+        peers.setdefault(title, set()).update(found)
+    return peers
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.dicom_tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.dicom_tls_cert, settings.dicom_tls_key)
+        if settings.dicom_tls_ca is not None:
+            context.load_verify_locations(settings.dicom_tls_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError:
+        raise WrongUse("OSTEOFLOW_DICOM_TLS_CERT, _KEY or _CA cannot be read as PEM files") from None
+    return context
