@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,22 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def package_digest(folder: Path) -> str:
-    """One SHA-256 over the paths and contents of all files: what the registry knows a package by."""
-    found = digests(folder)
-    if FACTS not in found:
-        raise WrongUse(f"{folder} holds no {FACTS}; run the register stage (osteoflow retrain, or dvc repro register)")
-    return combine(*(part for path, digest in found.items() for part in (path, digest)))
+    """One SHA-256 over all files and facts: what the registry knows a package by, and what package.json says it is."""
+    facts, found = read_package(folder), digests(folder)
+    found.pop(FACTS)
+    return digest_of(facts, found)
+
+
+def digest_of(facts: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    """Of the facts (without their own `digest`) and the digests of the other files."""
+    said = json.dumps({key: facts[key] for key in facts if key != "digest"}, sort_keys=True, separators=(",", ":"))
+    return combine(said, *(part for path in sorted(files) for part in (path, files[path])))
 
 
 def read_package(folder: Path) -> dict[str, Any]:
     """The facts in package.json."""
     if not (folder / FACTS).exists():
-        raise WrongUse(f"{folder} holds no {FACTS}; is it a package of osteoflow?")
+        raise WrongUse(f"{folder} holds no {FACTS}; run the register stage (osteoflow retrain, or dvc repro register)")
     return read_json(folder / FACTS)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from tasks.domain.errors import WrongUse
 from tasks.domain.hip import RESEARCH_ONLY
 from tasks.register.card import card
-from tasks.register.package import FACTS, digests
+from tasks.register.package import FACTS, digest_of, digests
 from tasks.register.params import Params
 from tasks.register.signature import example, signature
 from tasks.store import tables
@@ -47,8 +47,10 @@ def run(params: Params, mapper: Mapper, sections: Mapping[str, Any]) -> None:
     write_json(OUT / "input_example.json", example(sequences, params.example_patients))
     facts = describe(params, sequences, hips, evaluate)
     write_text(OUT / "card.md", card(facts, evaluate))
-    write_json(OUT / FACTS, facts | {"files": digests(OUT)})
-    log.info("%s: %d files, origin %s. %s", OUT, len(digests(OUT)), facts["origin"], RESEARCH_ONLY)
+    files = digests(OUT)
+    facts["files"] = files
+    write_json(OUT / FACTS, facts | {"digest": digest_of(facts, files)})
+    log.info("%s: %d files, origin %s. %s", OUT, len(files) + 1, facts["origin"], RESEARCH_ONLY)
 
 
 def copy(source: Path, target: Path) -> None:

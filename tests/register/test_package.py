@@ -32,6 +32,7 @@ def test_the_package_holds_all_that_scoring_needs(package):
 
 def test_the_same_inputs_are_the_same_bytes(package, sections):
     first = package_digest(package)
+    assert read_package(package)["digest"] == first
     main(params=sections, mapper=map)
     assert package_digest(package) == first
     (package / "card.md").write_text("changed")
