@@ -56,13 +56,14 @@ def run(patients: int, seed: int, console: Console) -> None:
 def _live(settings: Settings, patients: int, seed: int, console: Console, clock: Clock) -> None:
     from flows import arrive, retrain
     from flows.cohort import drops
+    from flows.given import PRELOAD
     from tasks.phantom import write_cohort
     from tasks.store.mapping import local
 
     # The embedded Prefect server takes half a minute on a fresh database; it starts beside the phantoms.
     warm = threading.Thread(target=_start_server, daemon=True)
     warm.start()
-    with local(preload=retrain.PRELOAD) as mapper:
+    with local(preload=PRELOAD) as mapper:
         cohort = settings.identified / "phantom"
         with clock("phantoms"), bar(console, "phantoms") as progress:
             write_cohort(cohort, patients=patients, seed=seed, site=settings.site, mapper=mapper, progress=progress)

@@ -25,7 +25,8 @@ from dvc.repo import Repo
 from prefect.runtime import flow_run
 from rich.console import Console
 
-from flows import lineage
+from flows import known, lineage
+from flows.given import Given, giving
 from flows.graph import StageNode, ordered
 from flows.stage import StageRun, patiently, run_stage
 from tasks.domain.errors import OsteoflowError, Refused, Unavailable
@@ -34,47 +35,27 @@ from tasks.ledger import Ledger
 from tasks.store import tables
 from tasks.store.digests import sha256_file
 from tasks.store.items import Mapper
-from tasks.store.mapping import local
 
 log = logging.getLogger("osteoflow.retrain")
 
 BATCHES, IMPORTS = Path("data/batches"), Path("data/imports")
-PRELOAD = ("torch", "torchvision", "scipy.ndimage", "skimage.morphology", "pydicom", "safetensors")
-"""Imported once by the workers' server: a warm pool then costs a fork."""
 
 
 def run(force: bool = False, console: Console | None = None, mapper: Mapper | None = None) -> dict[str, Any]:
     """One run of the loop; returns what it did. Raises Unavailable when another run holds the lock."""
-    with alone():
+    with alone(), giving(mapper, console):
         # MLflow takes seconds to import; the stages do not need it, so it is read beside them.
-        warm = threading.Thread(target=lambda: __import__("flows.tracking"), daemon=True)
-        warm.start()
-        if mapper is not None:
-            return retrain(force, _Given(mapper, console))
-        with local(preload=PRELOAD) as pool:
-            return retrain(force, _Given(pool, console))
+        threading.Thread(target=lambda: __import__("flows.tracking"), daemon=True).start()
+        return retrain(force)
 
 
-class _Given:
-    """What a flow is handed beside its parameters; Prefect sees neither (`flow_run` parameters hold `force` alone)."""
-
-    def __init__(self, mapper: Mapper, console: Console | None) -> None:
-        self.mapper, self.console = mapper, console
-
-    def __repr__(self) -> str:
-        return "<this process>"
-
-    def say(self, text: str) -> None:
-        if self.console is not None:
-            self.console.print(text, highlight=False)
-
-
-@prefect.flow(name="retrain", validate_parameters=False, persist_result=False)
-def retrain(force: bool, given: Any) -> dict[str, Any]:
+@prefect.flow(name="retrain", persist_result=False)
+def retrain(force: bool = False) -> dict[str, Any]:
     ledger = Ledger.open()
     run_id = ledger.start_run()
     try:
-        result = _loop(ledger, force, given)
+        with giving() as given:
+            result = _loop(ledger, force, given)
         model = str(result["version"]) if result.get("version") else None
         ledger.end_run(run_id, "finished", result["why"], lineage=result.get("lineage"), model=model)
         return result
@@ -84,7 +65,7 @@ def retrain(force: bool, given: Any) -> dict[str, Any]:
         raise
 
 
-def _loop(ledger: Ledger, force: bool, given: _Given) -> dict[str, Any]:
+def _loop(ledger: Ledger, force: bool, given: Given) -> dict[str, Any]:
     started = time.perf_counter()
     batch = claim(ledger)
     waiting = ledger.batches(unfinished=True)
@@ -93,6 +74,7 @@ def _loop(ledger: Ledger, force: bool, given: _Given) -> dict[str, Any]:
     repo = Repo(".")
     runs = [stage_task(node, repo, given) for node in ordered(repo)]
     settle_batch(ledger)
+    known.forget_adopted()
     commit = lineage.commit(f"dataset run: {', '.join(waiting) or 'no new batch'}")
 
     from flows import promote, tracking
@@ -150,7 +132,7 @@ def settle_batch(ledger: Ledger) -> None:
 # ---- stages ---------------------------------------------------------------------------------------------------------
 
 
-def stage_task(node: StageNode, repo: Repo, given: _Given) -> StageRun:
+def stage_task(node: StageNode, repo: Repo, given: Given) -> StageRun:
     """One Prefect task a stage: named, retried as dvc.yaml's meta says, tagged with its queue."""
 
     def body() -> StageRun:

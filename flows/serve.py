@@ -185,12 +185,11 @@ def _write_state(settings: Settings, api: str) -> None:
 
 def receiver() -> None:
     """C-STORE and the watched inbox, until ended. A study that became complete is a hint for Prefect, no more."""
-    from tasks.receive.scp import serving
-
     from flows.arrive import hint
     from tasks.domain.params import load
     from tasks.ledger import Ledger
     from tasks.receive import Params, settle, watch_once
+    from tasks.receive.scp import serving
 
     settings = Settings()
     params = load("receive", Params)

@@ -1,0 +1,231 @@
+"""The arrival loop: what is complete is anonymized, verified, standardized and scored, a study at a time.
+
+    settle → lease → anonymize + verify → standardize → score → mark
+
+The ledger is the truth; Prefect's event is a hint that makes it fast, and the sweep finds what the hint missed. The
+rooms' `process` is called here and by the dataset loop alike; what is made here lies in OSTEOFLOW_HOME/arrived/ until a
+dataset run adopts it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import threading
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import prefect
+from rich.console import Console
+
+from flows import known
+from flows.given import Given, giving
+from flows.progress import bar
+from tasks import anonymize, receive, standardize
+from tasks.domain.errors import WrongUse
+from tasks.domain.params import load
+from tasks.domain.settings import Settings
+from tasks.ledger import Ledger, StudyVersion
+from tasks.store import items
+from tasks.store.items import Mapper
+
+log = logging.getLogger("osteoflow.arrive")
+
+HINT = "osteoflow.study.complete"
+ORIGINS = ("hospital", "phantom")
+LEASE_S = 600.0
+"""A worker that dies gives its studies back after this long."""
+CHUNK = 64
+"""Studies leased at a time: what one death delays."""
+
+
+def ingest(
+    src: Path, origin: str = "hospital", console: Console | None = None, mapper: Mapper | None = None
+) -> dict[str, Any]:
+    """A folder of DICOM through the arrival loop, now. The folder is taken as complete: no quiet time is waited for."""
+    if origin not in ORIGINS:
+        raise WrongUse(f"--origin is {' or '.join(ORIGINS)}, not '{origin}'")
+    if not src.exists():
+        raise WrongUse(f"{src} is not there")
+    settings, ledger = Settings().ensure(), Ledger.open()
+    held = ledger.quarantined()
+    with bar(console, "received") as progress:
+        summary = receive.ingest(src, ledger, settings.site, origin, progress=progress)
+    receive.settle(ledger, load("receive", receive.Params), force=True)
+    with giving(mapper, console):
+        worked = arrive()
+    now = ledger.quarantined()
+    newly = {reason: count - held.get(reason, 0) for reason, count in now.items() if count > held.get(reason, 0)}
+    return {"files": summary.files, **worked, "quarantined": newly, "duplicates": summary.duplicates}
+
+
+@prefect.flow(name="arrive", persist_result=False)
+def arrive() -> dict[str, int]:
+    """Work on everything that is complete; returns how many studies were made, and how many were scored."""
+    with giving() as given:
+        ledger = Ledger.open()
+        receive.settle(ledger, load("receive", receive.Params))
+        done = scored = 0
+        while True:
+            owner = f"{platform.node()}:{os.getpid()}"
+            versions = ledger.lease(limit=CHUNK, owner=owner, seconds=LEASE_S)
+            if not versions:
+                break
+            made = prepare_studies(ledger, versions, given)
+            done += len(made)
+        scored = len({row["study"] for row in score_new(ledger, given)})
+        return {"studies": done, "scored": scored}
+
+
+@prefect.flow(name="sweep", persist_result=False)
+def sweep() -> dict[str, int]:
+    """What a hint missed. The same work, on a schedule."""
+    return arrive()
+
+
+def hint(row_key: str) -> None:
+    """Tell Prefect that a study is complete. Never blocks and never fails: the sweep is what must work."""
+
+    def emit() -> None:
+        try:
+            from prefect.events import emit_event
+
+            emit_event(event=HINT, resource={"prefect.resource.id": f"osteoflow.study.{row_key}"})
+        except Exception:  # noqa: BLE001 - a hint that is lost is found by the sweep
+            log.debug("the hint for %s was lost", row_key)
+
+    threading.Thread(target=emit, daemon=True).start()
+
+
+# ---- anonymize, verify, standardize ---------------------------------------------------------------------------------
+
+
+def prepare_studies(ledger: Ledger, versions: list[StudyVersion], given: Given) -> list[str]:
+    """Two Prefect tasks over a chunk of studies, each mapped over the pool; row keys of what went through."""
+    keys = [version.row_key for version in versions]
+    rows = prefect.task(_anonymize_all, name="anonymize", persist_result=False)(keys)
+    passed: list[str] = []
+    fresh: list[dict[str, Any]] = []
+    for row_key, made in zip(keys, rows, strict=True):
+        refused = next((row for row in made if row["status"] == "quarantined"), None)
+        if refused is not None:
+            ledger.quarantine(row_key, refused["reason"], "anonymize would not release it")
+        else:
+            passed.append(row_key)
+            fresh += made
+    prefect.task(_standardize_all, name="standardize", persist_result=False)(sorted({r["study"] for r in fresh}))
+    for row_key in passed:
+        ledger.mark_arrived(row_key)
+    return passed
+
+
+def _anonymize_all(row_keys: list[str]) -> list[list[dict[str, Any]]]:
+    params = load("anonymize", anonymize.Params)
+    with giving() as given:
+        return list(given.mapper(_anonymize_one, [(row_key, params) for row_key in row_keys]))
+
+
+def _anonymize_one(work: tuple[str, anonymize.Params]) -> list[dict[str, Any]]:
+    row_key, params = work
+    with Ledger.open() as ledger:
+        version = ledger.get(row_key)
+    if version is None:
+        raise WrongUse(f"study version {row_key} is not in the ledger any more")
+    rows, _ = items.arrive("anonymize", anonymize.item_of(version), anonymize.process, params)
+    return rows
+
+
+def _standardize_all(studies: list[str]) -> None:
+    """The visits to which `studies` belong: a visit is all of a subject's studies within the window."""
+    params = load("standardize", standardize.Params)
+    table = known.studies()
+    subjects = table.loc[table["study"].isin(studies), "subject"].unique()
+    work = []
+    for _, group in table[table["subject"].isin(subjects)].groupby("subject"):
+        for visit in standardize.visits(group.to_dict("records"), params):
+            if any(study["study"] in studies for study in visit):
+                work.append((standardize.visit_item(visit), params))
+    with giving() as given:
+        list(given.mapper(_standardize_one, work))
+
+
+def _standardize_one(work: tuple[items.Item, standardize.Params]) -> None:
+    item, params = work
+    items.arrive("standardize", item, standardize.process, params)
+
+
+# ---- score ----------------------------------------------------------------------------------------------------------
+
+
+def score_new(ledger: Ledger, given: Given) -> list[dict[str, Any]]:
+    """Score what the champion has not seen; nothing when there is no champion, or none for this origin."""
+    if not (Settings().home / "models").exists():
+        return []  # no version was ever registered here: MLflow need not be asked
+    from flows import tracking
+
+    champion = tracking.find("champion")
+    if champion is None:
+        return []
+    waiting = ledger.unscored(str(champion.number))
+    made_of = tracking.package_facts(champion.number)["origin"]
+    waiting = [version for version in waiting if version.origin == made_of or made_of == "hospital"]
+    if not waiting:
+        return []
+    from tasks.keys import Keys
+
+    keys = Keys.open()
+    studies = {keys.uid(version.study_uid): version.row_key for version in waiting}
+    rows = prefect.task(_score_studies, name="score", persist_result=False)(sorted(studies), champion.number)
+    for row_key in studies.values():
+        ledger.mark_scored(row_key, str(champion.number))
+    return rows
+
+
+def _score_studies(studies: list[str], number: int) -> list[dict[str, Any]]:
+    from flows import tracking
+    from flows.scoring import score_visits
+
+    with giving() as given:
+        return score_visits(studies, tracking.package_of(number), number, given.mapper)
+
+
+def score(studies: list[str], console: Console | None = None) -> list[dict[str, Any]]:
+    """`osteoflow score`: these studies (pseudonyms), or all that the champion has not scored."""
+    from flows import tracking
+
+    champion = tracking.find("champion")
+    if champion is None:
+        raise WrongUse("there is no champion to score with; run osteoflow retrain first")
+    with giving(console=console) as given:
+        if not studies:
+            return score_new(Ledger.open(), given)
+        hips = known.hips()
+        unknown = [study for study in studies if not (hips["study"] == study).any()]
+        if unknown:
+            raise WrongUse(f"{len(unknown)} of these studies are not known here, the first is {unknown[0]}")
+        return _score_studies(studies, champion.number)
+
+
+# ---- annotations ----------------------------------------------------------------------------------------------------
+
+
+def take_annotations(src: Path, origin: str = "hospital") -> dict[str, Any]:
+    """Import a folder of clinical tables, masks and exports: pseudonymized and shifted with the images' keys."""
+    from tasks.annotate import intake
+    from tasks.keys import Keys
+
+    if origin not in ORIGINS:
+        raise WrongUse(f"--origin is {' or '.join(ORIGINS)}, not '{origin}'")
+    if not src.exists():
+        raise WrongUse(f"{src} is not there")
+    settings = Settings().ensure()
+    summary = intake(src, keys=Keys.open(), site=settings.site, identified=settings.identified, origin=origin)
+    return summary.as_dict()
+
+
+def history_of(subjects: pd.Series | list[str]) -> pd.DataFrame:
+    """All usable hip-visits of `subjects`, old and new."""
+    hips = known.hips()
+    return hips[hips["subject"].isin(list(subjects)) & (hips["status"] == "ok")].reset_index(drop=True)

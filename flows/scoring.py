@@ -1,0 +1,109 @@
+"""A registered package on hips: masks, measures and features by its own networks, then its forecaster.
+
+What a package sees in one hip-visit is kept in OSTEOFLOW_HOME/features/<package digest>/, one small file named by the
+digests of the hip and of what stands for the fold, so that a hip is never described twice by the same model.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flows import known
+from tasks import assemble, classify, measure, score, segment
+from tasks.domain.params import load
+from tasks.domain.settings import Settings
+from tasks.store import tables
+from tasks.store.digests import combine
+from tasks.store.files import read_json, write_json
+from tasks.store.items import Mapper
+
+
+def score_visits(studies: list[str], package: Path, number: int, mapper: Mapper) -> list[dict[str, Any]]:
+    """Score the hip-visits of `studies` with their history, and write OSTEOFLOW_HOME/scores/<study>.json."""
+    hips = known.hips()
+    hips = hips[hips["status"] == "ok"]
+    wanted = hips[hips["study"].isin(studies)]
+    history = hips[hips["subject"].isin(wanted["subject"])].reset_index(drop=True)
+    if wanted.empty:
+        return []
+    frame = sequences(history, package, mapper)
+    settings = load("score", score.Params)
+    rows = score.process(package, frame, settings, version=number, hip_visits=wanted["hip_visit"].tolist())
+    by_study: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_study.setdefault(row["study"], []).append(row)
+    for study, its_rows in by_study.items():
+        score.write(Settings().home, study, its_rows)
+    return rows
+
+
+def score_hips(hips: pd.DataFrame, package: Path, mapper: Mapper) -> pd.DataFrame:
+    """hip_visit, risk, risk_low, risk_high of every usable hip in `hips` (whole histories), nothing written."""
+    usable = known.hips()
+    usable = usable[usable["hip_visit"].isin(hips.loc[hips["status"] == "ok", "hip_visit"])].reset_index(drop=True)
+    if usable.empty:
+        return pd.DataFrame(columns=["hip_visit", "risk", "risk_low", "risk_high"])
+    settings = load("score", score.Params).model_copy(update={"withhold": False, "decimals": 9})
+    return pd.DataFrame(score.process(package, sequences(usable, package, mapper), settings))
+
+
+def sequences(hips: pd.DataFrame, package: Path, mapper: Mapper) -> pd.DataFrame:
+    """The rows that the package's forecaster reads: `hips` described by the package's own networks."""
+    features, measures = describe(hips, package, mapper)
+    sections = read_json(package / "params.json")
+    params = load("assemble", assemble.Params, sections)
+    return assemble.rows_for(hips, features, measures, known.table("annotations"), known.table("split"), params)
+
+
+def describe(hips: pd.DataFrame, package: Path, mapper: Mapper) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(features, measures) of `hips`; a training patient's hip by the networks that did not see that patient."""
+    folds = dict(zip(known.table("split")["subject"], known.table("split")["fold"], strict=True))
+    kept = Settings().home / "features" / read_json(package / "package.json")["digest"][:16]
+    rows = hips.to_dict("records")
+    files = [kept / f"{combine(row['digest'], folds.get(row['subject']) or 'none')[:32]}.json" for row in rows]
+    work = [
+        (row, str(package), folds.get(row["subject"]), str(file))
+        for row, file in zip(rows, files, strict=True)
+        if not file.exists()
+    ]
+    list(mapper(_describe, work))
+    found = [read_json(file) for file in files]
+    same = [
+        {
+            "hip_visit": row["hip_visit"],
+            "subject": row["subject"],
+            "side": row["side"],
+            "fold": folds.get(row["subject"]),
+        }
+        for row in rows
+    ]
+    features = pd.DataFrame([ids | {"features": one["features"]} for ids, one in zip(same, found, strict=True)])
+    measured = pd.DataFrame([ids | one["measures"] for ids, one in zip(same, found, strict=True)])
+    return features, measured.reindex(columns=sorted({*measured.columns, *tables.COLUMNS["measures"]}))
+
+
+def _describe(work: tuple[dict[str, Any], str, str | None, str]) -> None:
+    """One hip-visit through the package: segment → measure, classify. Written to `file` as JSON."""
+    row, folder, fold, file = work
+    package = Path(folder)
+    sections = read_json(package / "params.json")
+    hip = Path(row["path"])
+    params = load("measure", measure.Params, sections)
+    scratch = Settings().home / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as place:
+        masks = Path(place) / f"{row['hip_visit']}.safetensors"
+        segment.predict(hip, package / "segment", fold, masks)
+        measured = measure.process(measure.item_of(hip, masks, row), params, Path(place))
+    encoded = classify.encode([hip], package / "classify", fold)
+    plain = {
+        name: value
+        for name, value in (measured[0] if measured else {}).items()
+        if isinstance(value, (str, int, float)) and value == value
+    }
+    features = [None if value != value else float(value) for value in encoded[0]]
+    write_json(Path(file), {"features": features, "measures": plain})
