@@ -9,6 +9,7 @@ still claimed, stages that finished are skipped by DVC, and a package that is re
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import platform
@@ -172,7 +173,7 @@ def _registered() -> bool:
 def register(repo: Repo, commit: str, runs: list[StageRun]) -> Any:
     """Mirror the training rooms to MLflow, register the package once, tag it with what it is made of."""
     from flows import tracking
-    from tasks.register import package_digest
+    from tasks.register import package_digest, read_package
 
     package = Path("models/package")
     digest = package_digest(package)
@@ -186,7 +187,8 @@ def register(repo: Repo, commit: str, runs: list[StageRun]) -> Any:
         "lineage": commit,
         "prefect_run": str(flow_run.id or ""),
         "environment": environment_digest(),
-        **{f"dvc.{name.replace('/', '.')}": value for name, value in inputs.items()},
+        "inputs": json.dumps(inputs, sort_keys=True),
+        "origin": read_package(package)["origin"],
     }
     parent = tracking.begin(f"dataset run {commit[:10]}", {"lineage": commit})
     try:

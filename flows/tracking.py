@@ -227,6 +227,13 @@ def package_of(number: int) -> Path:
     return kept
 
 
+def artifact_of(number: int) -> Path | None:
+    """The package as the registry holds it, when its artifacts lie on this machine."""
+    source = client().get_model_version_download_uri(MODEL, str(number))
+    folder = Path(source.removeprefix("file://"))
+    return next(iter(folder.rglob("package.json")), folder / "none").parent if folder.is_dir() else None
+
+
 def keep(package: Path, number: int) -> Path:
     """Copy `package` to where scoring reads it: whole or not at all."""
     import os

@@ -1,0 +1,399 @@
+"""Plain facts for whoever asks: status, lineage, verification, the report. Reads everything, changes nothing.
+
+`tasks/trace` and `tasks/publish` work on these facts and know no DVC, Git or MLflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import yaml
+from rich.table import Table
+
+from flows import lineage
+from tasks.domain.errors import WrongUse
+from tasks.domain.hip import RESEARCH_ONLY
+from tasks.domain.settings import Settings
+from tasks.ledger import Ledger
+from tasks.store.digests import sha256_file
+from tasks.store.files import read_json
+
+TABLES = ("studies", "series", "hips", "annotations", "split", "measures", "sequences", "predictions")
+
+
+# ---- status ---------------------------------------------------------------------------------------------------------
+
+
+def status() -> dict[str, Any]:
+    """The truth at this moment, in the form of DESIGN's `status --json`."""
+    settings, ledger = Settings().ensure(), Ledger.open()
+    last = ledger.last_run() or {}
+    models: dict[str, int | None] = {"champion": None, "challenger": None, "previous": None}
+    if (settings.home / "mlflow.sqlite").exists() or "sqlite" not in _tracking_uri():
+        from flows import tracking
+
+        for alias in models:
+            found = tracking.find(alias)
+            models[alias] = found.number if found else None
+    free = shutil.disk_usage(settings.home)
+    last_study = ledger.last_study_at()
+    return {
+        "studies": ledger.counts(),
+        "quarantine": ledger.quarantined(),
+        "models": models,
+        "last_run": {
+            "status": last.get("status"), "why": last.get("why"), "started": _iso(last.get("started")),
+            "ended": _iso(last.get("ended")), "batch": last.get("batch"), "lineage": last.get("lineage"),
+        } if last else {},
+        "waiting_for": ledger.waiting_for(),
+        "alarms": _alarms(last_study),
+        "series_rejected": _rejected(),
+        "not_reanonymizable": _frozen(),
+        "drift": _drift(),
+        "disk": {"free_gb": round(free.free / 1e9, 1), "home_gb": round(_size(settings.home) / 1e9, 2)},
+    }  # fmt: skip
+
+
+def _alarms(last_study: float | None) -> list[str]:
+    from flows.watch import Params
+    from tasks.domain.params import load
+
+    days = load("retrain", Params).silence_days
+    if last_study is None:
+        return []
+    silent = (datetime.now(UTC).timestamp() - last_study) / 86400
+    return [f"no study for {silent:.0f} days (alarm after {days:.0f})"] if silent > days else []
+
+
+def _rejected() -> dict[str, int]:
+    frame = current_table("series")
+    if frame is None:
+        return {}
+    rejected = frame[frame["status"] == "rejected"]
+    return {
+        str(reason): int(count) for reason, count in rejected["reason"].str.split(":").str[0].value_counts().items()
+    }
+
+
+def _frozen() -> int:
+    frame = current_table("studies")
+    return 0 if frame is None else int((frame["status"] == "frozen").sum())
+
+
+def _drift() -> dict[str, Any]:
+    path = Path("reports/drift.json")
+    return read_json(path) if path.exists() else {}
+
+
+def status_tables(found: dict[str, Any]) -> list[Any]:
+    """The same as one screen."""
+    studies = Table(*found["studies"], title="studies")
+    studies.add_row(*(str(count) for count in found["studies"].values()))
+    held = Table("reason", "files or studies", title="quarantine")
+    for reason, count in sorted(found["quarantine"].items()):
+        held.add_row(reason, str(count))
+    rest = Table("what", "now", title="osteoflow")
+    rest.add_row(
+        "models", ", ".join(f"{alias}: {number}" for alias, number in found["models"].items() if number) or "none"
+    )
+    last = found["last_run"]
+    rest.add_row("last run", f"{last['status']}: {last['why']}" if last else "none yet")
+    rest.add_row("waiting for", found["waiting_for"])
+    for alarm in found["alarms"]:
+        rest.add_row("alarm", alarm)
+    if found["series_rejected"]:
+        rest.add_row("series rejected", json.dumps(found["series_rejected"]))
+    if found["not_reanonymizable"]:
+        rest.add_row("not re-anonymizable", f"{found['not_reanonymizable']} studies (originals purged)")
+    rest.add_row("disk", f"{found['disk']['home_gb']} GB used here, {found['disk']['free_gb']} GB free")
+    return [studies, held, rest] if found["quarantine"] else [studies, rest]
+
+
+def _tracking_uri() -> str:
+    import os
+
+    return os.environ.get("MLFLOW_TRACKING_URI", "sqlite")
+
+
+def _iso(seconds: float | None) -> str | None:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+# ---- lineage --------------------------------------------------------------------------------------------------------
+
+
+def trace(ref: str) -> tuple[dict[str, Any], Any]:
+    """(graph, text) of `ref`, both ways. An original UID or id is keyed here and never printed."""
+    from tasks.trace import graph, text
+    from tasks.trace import trace as walk
+
+    whole = graph(facts())
+    try:
+        found = walk(whole, ref)
+    except WrongUse:
+        keyed = _keyed(ref)
+        if keyed is None:
+            raise
+        ref, found = keyed, walk(whole, keyed)
+    return found, text(found, ref)
+
+
+def _keyed(ref: str) -> str | None:
+    """`ref` with its original id or UID replaced by the pseudonym, when it can be one; it is never echoed."""
+    from tasks.keys import Keys
+
+    kind, _, name = ref.partition(":")
+    if kind == "study":
+        return f"study:{Keys.open().uid(name)}"
+    if kind == "subject":
+        return f"subject:{Keys.open().subject(Settings().site, name)}"
+    return None
+
+
+def facts() -> dict[str, Any]:
+    """What `tasks.trace.graph` reads: the states of the workspace that matter, batches, models, scores."""
+    models = _models()
+    wanted = {model["commit"] for model in models if model["commit"]}
+    commits = [commit for commit in _commits() if commit["commit"] in wanted]
+    snapshots = [_snapshot(commit) for commit in commits]
+    now = Path("dvc.lock")
+    if now.exists() and (not commits or lineage.show(commits[-1]["commit"], "dvc.lock") != now.read_text().strip()):
+        tables = {name: frame for name in TABLES if (frame := current_table(name)) is not None}
+        snapshots.append({"commit": "", "time": "", "lock": yaml.safe_load(now.read_text()), "tables": tables})
+    return {
+        "snapshots": snapshots,
+        "batches": [
+            {"batch": path.stem, "digest": sha256_file(path), "n": pq.read_metadata(path).num_rows}
+            for path in sorted(Path("data/batches").glob("*.parquet"))
+        ],
+        "models": models,
+        "scores": scores(),
+        "published": [],
+    }
+
+
+def _models() -> list[dict[str, Any]]:
+    from flows import tracking
+
+    return [
+        {
+            "name": tracking.MODEL, "version": version.number, "aliases": list(version.aliases),
+            "package_digest": version.digest, "commit": version.tags.get("lineage", ""),
+            "run": version.tags.get("prefect_run", ""), "origin": version.tags.get("origin", ""),
+            "inputs": json.loads(version.tags.get("inputs", "{}")),
+        }
+        for version in tracking.versions()
+    ]  # fmt: skip
+
+
+def scores() -> list[dict[str, Any]]:
+    """One entry a scored hip-visit, from OSTEOFLOW_HOME/scores/."""
+    found = []
+    for path in sorted((Settings().home / "scores").glob("*.json")):
+        digest = sha256_file(path)
+        for row in read_json(path)["scores"]:
+            found.append(row | {"model": row["version"], "digest": digest, "path": f"scores/{path.name}"})
+    return found
+
+
+def _commits() -> list[dict[str, str]]:
+    """Commits of the lineage branch, oldest first."""
+    done = subprocess.run(
+        ["git", "log", "--reverse", "--format=%H %cI", lineage.BRANCH], capture_output=True, text=True, check=False
+    )
+    return [dict(zip(("commit", "time"), line.split(), strict=True)) for line in done.stdout.splitlines()]
+
+
+def _snapshot(commit: dict[str, str]) -> dict[str, Any]:
+    """The lock of a lineage commit, and its tables from DVC's cache."""
+    lock = yaml.safe_load(lineage.show(commit["commit"], "dvc.lock")) or {}
+    digests = {out["path"]: out["md5"] for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])}
+    tables = {}
+    for name in TABLES:
+        cached = cache_file(digests.get(f"data/{name}.parquet", ""))
+        if cached is not None and cached.exists():
+            tables[name] = pq.read_table(cached).to_pandas()
+    return {**commit, "lock": lock, "tables": tables}
+
+
+def current_table(name: str) -> pd.DataFrame | None:
+    path = Path("data") / f"{name}.parquet"
+    return pq.read_table(path).to_pandas() if path.exists() else None
+
+
+# ---- verification ---------------------------------------------------------------------------------------------------
+
+
+def verify(ref: str) -> dict[str, Any]:
+    """Recompute every digest behind a model: its lineage commit's code, its inputs and outputs in DVC's cache, the
+    workspace as dvc.lock says it is, the registered package and this machine's copy of it. Nothing is taken from a
+    cache of hashes."""
+    from flows import tracking
+    from tasks.trace import verify_digests
+
+    name = ref.removeprefix("model:").removeprefix(tracking.MODEL).lstrip("@/") or "champion"
+    version = tracking.version(name)
+    commit = version.tags.get("lineage", "")
+    lock = yaml.safe_load(lineage.show(commit, "dvc.lock")) or {} if commit else {}
+    if not lock:
+        raise WrongUse(
+            f"version {version.number} names the lineage commit '{commit[:12]}', which is not in this repository"
+        )
+    expected = [*_recorded(lock, commit), *_workspace(), *_package(version)]
+    hashers = {"cache": _rehash_cached, "file": dvc_digest, "package": sha256_file, "registry": sha256_file}
+    result = verify_digests([entry for entry in expected if entry["kind"] != "code"], hashers)
+    for entry in (entry for entry in expected if entry["kind"] == "code"):
+        result["checked"] += 1
+        found = _code_digest(commit, entry["path"])
+        if found != entry["digest"]:
+            result["differences"].append(
+                {"kind": "code", "what": entry["what"], "expected": entry["digest"], "found": found}
+            )
+    return result
+
+
+def _recorded(lock: dict[str, Any], commit: str) -> list[dict[str, Any]]:
+    """Every dependency and output of every stage as the model's commit recorded it, each once."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for stage in lock.get("stages", {}).values():
+        for entry in [*stage.get("deps", []), *stage.get("outs", [])]:
+            path, digest = entry["path"], entry["md5"]
+            if path.startswith("tasks/"):
+                found[path, digest] = {
+                    "kind": "code",
+                    "what": f"{path} at {commit[:12]}",
+                    "digest": digest,
+                    "path": path,
+                }
+            else:
+                cached = cache_file(digest)
+                what = f"{path} in DVC's cache"
+                found[path, digest] = {"kind": "cache", "what": what, "digest": digest, "path": str(cached)}
+    return list(found.values())
+
+
+def _workspace() -> list[dict[str, Any]]:
+    """Outputs in the workspace, as the present dvc.lock has them."""
+    lock = Path("dvc.lock")
+    stages = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
+    return [
+        {"kind": "file", "what": out["path"], "digest": out["md5"], "path": out["path"]}
+        for stage in stages.values()
+        for out in stage.get("outs", [])
+    ]
+
+
+def _package(version: Any) -> list[dict[str, Any]]:
+    """Each file of the registered package and of this machine's copy, by the SHA-256 that package.json lists; and
+    package.json's own digest, which the registry holds as a tag."""
+    from flows import tracking
+    from tasks.register import package_digest, read_package
+
+    kept = tracking.package_of(version.number)
+    entries = []
+    places = {"package": kept}
+    artifact = tracking.artifact_of(version.number)
+    if artifact is not None:
+        places["registry"] = artifact
+    for kind, folder in places.items():
+        facts = read_package(folder)
+        for name, digest in sorted(facts["files"].items()):
+            what = f"{name} of version {version.number} ({'registry' if kind == 'registry' else 'local copy'})"
+            entries.append({"kind": kind, "what": what, "digest": digest, "path": str(folder / name)})
+        if package_digest(folder) != version.digest:
+            what = f"package.json of version {version.number}"
+            entries.append({"kind": kind, "what": what, "digest": version.digest, "path": str(folder / "package.json")})
+    return entries
+
+
+def cache_file(digest: str) -> Path | None:
+    """Where DVC's local cache holds the object with this digest."""
+    return Path(".dvc/cache/files/md5") / digest[:2] / digest[2:] if digest else None
+
+
+def dvc_digest(path: Path) -> str:
+    """DVC's digest of a file (MD5) or folder (MD5 of the sorted list of its files, with '.dir'), computed anew."""
+    if path.is_file():
+        return _md5(path.read_bytes())
+    members = [p for p in sorted(path.rglob("*")) if p.is_file() and p.name != ".gitignore"]
+    return _folder_digest({p.relative_to(path).as_posix(): _md5(p.read_bytes()) for p in members})
+
+
+def _folder_digest(members: dict[str, str]) -> str:
+    listed = [
+        {"md5": digest, "relpath": name} for name, digest in sorted(members.items(), key=lambda kv: kv[0].split("/"))
+    ]
+    return _md5(json.dumps(listed, sort_keys=True).encode()) + ".dir"
+
+
+def _rehash_cached(path: Path) -> str | None:
+    """The digest of a cache object from its bytes; of a folder's, also those of every member."""
+    found = _md5(path.read_bytes())
+    if not path.name.endswith(".dir"):
+        return found
+    for member in json.loads(path.read_bytes()):
+        cached = cache_file(member["md5"])
+        if cached is None or not cached.exists() or _md5(cached.read_bytes()) != member["md5"]:
+            return f"{member['relpath']} differs or is gone"
+    return f"{found}.dir"
+
+
+def _code_digest(commit: str, path: str) -> str | None:
+    """DVC's digest of a folder of code from the files that the lineage commit holds."""
+    done = subprocess.run(["git", "ls-tree", "-r", "-z", commit, f"{path}/"], capture_output=True, check=True)
+    members: dict[str, str] = {}
+    for line in done.stdout.decode().split("\0"):
+        if line:
+            blob, name = line.split("\t")[0].split()[2], line.split("\t")[1]
+            content = subprocess.run(["git", "cat-file", "blob", blob], capture_output=True, check=True).stdout
+            members[name.removeprefix(f"{path}/")] = _md5(content)
+    return _folder_digest(members) if members else None
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+# ---- report ---------------------------------------------------------------------------------------------------------
+
+
+def report_facts(decision: dict[str, Any]) -> dict[str, Any]:
+    """What `tasks.publish` shows: tables, reports, models, the gate's decision, lineage of the model."""
+    from flows import promote, tracking
+
+    ledger = Ledger.open()
+    found = {name: frame for name in TABLES if (frame := current_table(name)) is not None}
+    version = tracking.version(decision["version"])
+    return {
+        "tables": found,
+        "arrivals": {"studies": ledger.counts(), "quarantine": ledger.quarantined()},
+        "models": [
+            {
+                "name": tracking.MODEL, "version": v.number, "aliases": list(v.aliases), "digest": v.digest,
+                "evaluate": tracking.package_facts(v.number)["evaluate"], "tags": v.tags,
+            }
+            for v in tracking.versions()
+        ],
+        "decision": decision,
+        "decisions": promote.decisions(),
+        "history": tracking.history(),
+        "lineage": {
+            "commit": version.tags.get("lineage", ""), "run": version.tags.get("prefect_run", ""),
+            "package": version.digest, "environment": version.tags.get("environment", ""),
+            "inputs": json.loads(version.tags.get("inputs", "{}")),
+        },
+        "scores": scores(),
+        "notice": RESEARCH_ONLY,
+    }  # fmt: skip
