@@ -143,7 +143,7 @@ def hip_row(
             centres = [h.centre for h in located.heads.values()]
             chosen[role] = (roles[role], located.heads[side], centres)
     tensors: dict[str, NDArray] = {}
-    meta: Row = {name: {} for name in ("scale", "grids", "sources", "patient_affine", "frame_of_reference")}
+    meta: Row = {name: {} for name in ("scale", "grids", "sources", "source_spacing_mm", "patient_affine", "frame_of_reference")}
     for role in list(chosen):
         one, place, centres = chosen[role]
         image = intensity.unbiased(one.volume, params.n4) if params.n4.enabled else one.volume
@@ -164,6 +164,7 @@ def hip_row(
             tensors[name], meta["scale"][name] = hips.quantize(np.clip(values, -params.ceiling, params.ceiling))
             meta["grids"][name] = {"shape": list(grid.shape), "spacing": list(grid.spacing)}
             meta["sources"][name] = one.stack.series
+            meta["source_spacing_mm"][name] = [round(float(mm), 4) for mm in image.spacing]
             meta["patient_affine"][name] = affine.tolist()
             meta["frame_of_reference"][name] = one.stack.frame_of_reference
     row["roles"] = "+".join(role for role in ROLES if role in chosen)
