@@ -1,7 +1,7 @@
 """The crosswalk: who a pseudonym is. One encrypted record a subject, in the identified zone, opened with the key alone.
 
-`crosswalk/<subject>.bin` is a nonce and AES-256-GCM over JSON, bound to its subject; the data key stands in
-`crosswalk/key.json`, wrapped by the project key, and by two of them for the moment of a rotation. Erasing a subject is
+`crosswalk/<key id>/<subject>.bin` is a nonce and AES-256-GCM over JSON, bound to its subject; the data key stands in
+`key.json` beside it, wrapped by the project key, and by two of them for the moment of a rotation. Erasing a subject is
 removing its file.
 """
 
@@ -39,8 +39,9 @@ class Person:
 
 class Crosswalk:
     def __init__(self, keys: Keys, folder: Path | None = None) -> None:
-        self.folder = folder or Settings().ensure().identified / "crosswalk"
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = folder or Settings().ensure().identified / "crosswalk" / keys.id
+        self.folder.parent.mkdir(mode=0o700, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         with self._lock("key"):
             self._data_key = AESGCM(_data_key(self.folder, keys))
 

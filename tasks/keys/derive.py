@@ -73,8 +73,11 @@ class Keys:
 
     def digest(self, data: bytes) -> str:
         """A keyed digest of bytes, so that a known original cannot be looked up by its plain SHA-256."""
-        inner = hashlib.sha256(data).digest()
-        return hmac.new(self._sub["commitments"], b"file\0" + inner, hashlib.sha256).hexdigest()
+        return self.seal(hashlib.sha256(data).digest())
+
+    def seal(self, sha256: bytes) -> str:
+        """The keyed digest of bytes whose SHA-256 is known."""
+        return hmac.new(self._sub["commitments"], b"file\0" + sha256, hashlib.sha256).hexdigest()
 
     def _keyed(self, label: str, *parts: str) -> bytes:
         state = hmac.new(self._sub[label], digestmod=hashlib.sha256)

@@ -64,7 +64,7 @@ def load(named: Path | None) -> Secret:
 def _make(path: Path) -> None:
     """A new key at `path`; of two processes that try at once, one wins and both read its key."""
     settings = Settings().ensure()
-    if (settings.identified / "crosswalk" / "key.json").exists():
+    if any((settings.identified / "crosswalk").glob("*/key.json")):
         raise KeyRefused(
             f"{path} is missing, though a crosswalk made with an earlier key is there: bring the key file back "
             "(a new key would give every patient a second pseudonym), or move the crosswalk away"

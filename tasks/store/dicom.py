@@ -45,8 +45,8 @@ PIXEL_DATA = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 
 MAX_DEPTH = 32
 """Sequences nested deeper are refused: no IOD of DICOM comes near (structured reports stay under 20)."""
-MAX_SAMPLES = 1 << 31
-"""Claimed samples (rows x columns x samples x frames) above this are refused."""
+MAX_PIXEL_BYTES = 1 << 32
+"""A file that claims more pixels (rows x columns x samples x frames x bits) is refused."""
 MAX_INFLATED = 1 << 30
 KEPT_VALUE = 4096
 """Longer top-level values are not kept in Header.values; their place in the file is."""
@@ -98,11 +98,7 @@ class Header:
     def integer(self, tag: int) -> int | None:
         """A US value, or None when absent."""
         raw = self.values.get(tag, b"")
-        return (
-            struct.unpack(">H" if self.big_endian else "<H", raw[:2])[0]
-            if len(raw) >= 2
-            else None
-        )
+        return struct.unpack(">H" if self.big_endian else "<H", raw[:2])[0] if len(raw) >= 2 else None
 
     @property
     def sop_class(self) -> str:
@@ -129,10 +125,7 @@ def decode(raw: bytes, character_set: bytes) -> str:
     """Text of `raw` by the value of SpecificCharacterSet; bytes that do not fit are kept as U+FFFD, never an error."""
     from pydicom.charset import convert_encodings, decode_bytes
 
-    names = [
-        name.decode("ascii", "replace").strip(" \0")
-        for name in character_set.split(b"\\")
-    ]
+    names = [name.decode("ascii", "replace").strip(" \0") for name in character_set.split(b"\\")]
     try:
         return decode_bytes(raw, convert_encodings(names), {0x5C}).strip(" \0")
     except (LookupError, UnicodeError, ValueError):
@@ -236,39 +229,29 @@ def items(
             continue
         stop = value + length
         if stop > end:
-            raise BadInput(
-                "truncated", f"an item claims {length} bytes, {end - value} are there"
-            )
+            raise BadInput("truncated", f"an item claims {length} bytes, {end - value} are there")
         yield at, value, stop, False
         at = stop
     if undefined:
         raise BadInput("truncated", "a sequence without its end")
 
 
-def items_end(
-    data: Buffer, start: int, end: int, explicit: bool, big: bool, depth: int
-) -> int:
+def items_end(data: Buffer, start: int, end: int, explicit: bool, big: bool, depth: int) -> int:
     """Where the content of a sequence of undefined length ends (its delimiter starts)."""
     at = start
-    for _, _, stop, undefined in items(
-        data, start, end, explicit, big, depth, undefined=True
-    ):
+    for _, _, stop, undefined in items(data, start, end, explicit, big, depth, undefined=True):
         at = stop + (8 if undefined else 0)
     return at
 
 
-def item_end(
-    data: Buffer, start: int, end: int, explicit: bool, big: bool, depth: int
-) -> int:
+def item_end(data: Buffer, start: int, end: int, explicit: bool, big: bool, depth: int) -> int:
     """Where the content of an item of undefined length ends (its delimiter starts)."""
     at = start
     mark = b"\xff\xfe\xe0\x0d" if big else b"\xfe\xff\x0d\xe0"
     while at < end:
         if data[at : at + 4] == mark:
             return at
-        for _, _, _, _, stop, undefined in elements(
-            data, at, end, explicit, big, depth
-        ):
+        for _, _, _, _, stop, undefined in elements(data, at, end, explicit, big, depth):
             at = stop + (8 if undefined else 0)
             break
     raise BadInput("truncated", "an item without its end")
@@ -284,9 +267,7 @@ def fragments_end(data: Buffer, start: int, end: int, big: bool = False) -> int:
         if tag == SEQUENCE_END:
             return at
         if tag != ITEM:
-            raise BadInput(
-                "malformed", "encapsulated pixel data that is not in fragments"
-            )
+            raise BadInput("malformed", "encapsulated pixel data that is not in fragments")
         at += 8 + length
     raise BadInput("truncated", "encapsulated pixel data without its end")
 
@@ -307,9 +288,7 @@ def inflate(data: Buffer, dataset: int) -> bytes:
     except zlib.error:
         raise BadInput("malformed", "the deflated dataset does not inflate") from None
     if inflater.unconsumed_tail:
-        raise BadInput(
-            "deflate_bomb", f"the dataset inflates to more than {MAX_INFLATED} bytes"
-        )
+        raise BadInput("deflate_bomb", f"the dataset inflates to more than {MAX_INFLATED} bytes")
     if not inflater.eof:
         raise BadInput("truncated", "the deflated dataset is cut")
     return data[:dataset] + body
@@ -321,15 +300,11 @@ def read_meta(data: Buffer) -> tuple[dict[int, bytes], int]:
         raise BadInput("empty_file", "0 bytes")
     if len(data) < 132 or data[128:132] != b"DICM":
         looks = len(data) >= 8 and data[0:2] in (b"\x02\0", b"\x08\0", b"\0\x08")
-        raise BadInput(
-            "no_file_meta" if looks else "not_dicom", "no DICM prefix at byte 128"
-        )
+        raise BadInput("no_file_meta" if looks else "not_dicom", "no DICM prefix at byte 128")
     meta: dict[int, bytes] = {}
     end = 132
     while end + 8 <= len(data) and data[end : end + 2] == b"\x02\0":
-        for tag, _, _, value, stop, undefined in elements(
-            data, end, len(data), explicit=True
-        ):
+        for tag, _, _, value, stop, undefined in elements(data, end, len(data), explicit=True):
             meta[tag] = data[value:stop]
             end = stop + (8 if undefined else 0)
             break
@@ -361,9 +336,7 @@ def _read(data: Buffer) -> Header:
     big = syntax == EXPLICIT_BIG
     values: dict[int, bytes] = {}
     pixel = None
-    for tag, _, _, value, stop, undefined in elements(
-        data, dataset, len(data), syntax != IMPLICIT_LITTLE, big
-    ):
+    for tag, _, _, value, stop, undefined in elements(data, dataset, len(data), syntax != IMPLICIT_LITTLE, big):
         if tag in PIXEL_DATA:
             pixel = (tag, value, stop, undefined)
             break
@@ -401,29 +374,33 @@ def check_header(header: Header) -> str | None:
     return _pixels(header)
 
 
+def pixel_bytes(header: Header) -> int | None:
+    """Bytes of native pixel data that rows, columns, samples, frames and bits ask for; None when they do not say."""
+    rows, columns = header.integer(ROWS), header.integer(COLUMNS)
+    frames = header.floats(NUMBER_OF_FRAMES) or [1.0]
+    if header.pixel is None or not rows or not columns or not 0 <= frames[0] <= 1 << 24:
+        return None
+    samples = rows * columns * (header.integer(SAMPLES_PER_PIXEL) or 1) * max(int(frames[0]), 1)
+    if header.text(0x00280004).startswith("YBR_FULL_422"):
+        samples = samples * 2 // 3
+    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(header.pixel[0]) or header.integer(BITS_ALLOCATED) or 16
+    return (samples * bits + 7) // 8
+
+
 def _pixels(header: Header) -> str | None:
     """Claimed size against what is there."""
-    rows, columns = header.integer(ROWS), header.integer(COLUMNS)
-    if header.pixel is None or not rows or not columns:
-        return None
     frames = header.floats(NUMBER_OF_FRAMES) or [1.0]
     if not 0 <= frames[0] <= 1 << 24:
         return "absurd_size"
-    samples = (
-        rows
-        * columns
-        * (header.integer(SAMPLES_PER_PIXEL) or 1)
-        * max(int(frames[0]), 1)
-    )
+    expected = pixel_bytes(header)
+    if header.pixel is None or expected is None:
+        return None
     _, start, end, encapsulated = header.pixel
-    if samples > MAX_SAMPLES:
+    if expected > MAX_PIXEL_BYTES:
         return "absurd_size"
     if encapsulated:
         return "truncated" if end - start < 16 else None
-    bits = header.integer(BITS_ALLOCATED) or 16
-    if header.text(0x00280004).startswith("YBR_FULL_422"):
-        samples = samples * 2 // 3
-    return "truncated" if end - start < samples * bits // 8 else None
+    return "truncated" if end - start < expected else None
 
 
 def checked_header(source: Path | str | bytes) -> Header:

@@ -186,7 +186,7 @@ def test_the_crosswalk_is_ciphertext_and_bound_to_its_subject(home: Path) -> Non
     person = crosswalk.find(one)
     assert person is not None and person.names == ("Doe^Jane", "Doe^J") and len(person.studies) == 2
     assert crosswalk.subjects() == sorted([one, two])
-    stored = b"".join(p.read_bytes() for p in (home / "identified" / "crosswalk").iterdir())
+    stored = b"".join(p.read_bytes() for p in crosswalk.folder.iterdir())
     assert b"Doe" not in stored and b"1.2.840.1" not in stored
     (crosswalk.folder / f"{one}.bin").write_bytes((crosswalk.folder / f"{two}.bin").read_bytes())
     with pytest.raises(KeyRefused):

@@ -1,0 +1,92 @@
+"""What every released file says about itself: that it is de-identified, by which profile and options, and by whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from tasks.anonymize.params import Params, options
+from tasks.anonymize.policy import EDITION
+from tasks.store.dicom import Header
+
+METHOD = f"osteoflow: {EDITION} Table E.1-1, allow-list by IOD"
+IMPLEMENTATION_UID = "2.25.258206126541254307420463137106432571731"
+IMPLEMENTATION_VERSION = "OSTEOFLOW_1"
+
+OPTION_CODES = {
+    "clean_pixel_data": ("113101", "Clean Pixel Data Option"),
+    "clean_recognizable_visual_features": ("113102", "Clean Recognizable Visual Features Option"),
+    "clean_graphics": ("113103", "Clean Graphics Option"),
+    "clean_structured_content": ("113104", "Clean Structured Content Option"),
+    "clean_descriptors": ("113105", "Clean Descriptors Option"),
+    "retain_longitudinal_full_dates": ("113106", "Retain Longitudinal Temporal Information Full Dates Option"),
+    "retain_longitudinal_modified_dates": ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
+    "retain_patient_characteristics": ("113108", "Retain Patient Characteristics Option"),
+    "retain_device_identity": ("113109", "Retain Device Identity Option"),
+    "retain_uids": ("113110", "Retain UIDs Option"),
+    "retain_safe_private": ("113111", "Retain Safe Private Option"),
+    "retain_institution_identity": ("113112", "Retain Institution Identity Option"),
+}
+"""CID 7050 De-identification Method, beside 113100 of the Basic Profile."""
+
+Value = tuple[int, str, bytes]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One element that is written. `always`: whatever the source had; otherwise only where the source lacks it."""
+
+    tag: int
+    vr: str
+    value: bytes = b""
+    items: tuple[tuple[Value, ...], ...] = ()
+    always: bool = True
+
+
+def codes(params: Params) -> list[tuple[str, str]]:
+    chosen = [OPTION_CODES[name] for name in OPTION_CODES if name in options(params)]
+    return [("113100", "Basic Application Confidentiality Profile"), *chosen]
+
+
+@cache
+def common(params: Params) -> tuple[Mark, ...]:
+    items = tuple(
+        ((0x00080100, "SH", _even(code)), (0x00080102, "SH", b"DCM "), (0x00080104, "LO", _even(meaning)))
+        for code, meaning in codes(params)
+    )
+    temporal = {"modified": b"MODIFIED", "full": b"UNMODIFIED", "removed": b"REMOVED "}[params.longitudinal]
+    return (
+        Mark(0x00120062, "CS", b"YES "),
+        Mark(0x00120063, "LO", _even(METHOD)),
+        Mark(0x00120064, "SQ", items=items),
+        Mark(0x00280303, "CS", _even(temporal.decode())),
+    )
+
+
+def marks(params: Params, subject: str) -> list[Mark]:
+    """In order of tag. PatientName and PatientID are rewritten where they stand, and added where they are missing."""
+    return [
+        Mark(0x00100010, "PN", _even(subject), always=False),
+        Mark(0x00100020, "LO", _even(subject), always=False),
+        *common(params),
+    ]
+
+
+def file_meta(header: Header, sop_uid: str, transfer_syntax: str) -> bytes:
+    """128 zero bytes, DICM, and a group 0002 of our own: nothing of the sender's stays."""
+    body = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"
+    for number, vr, text in (
+        (0x02, b"UI", header.sop_class),
+        (0x03, b"UI", sop_uid),
+        (0x10, b"UI", transfer_syntax),
+        (0x12, b"UI", IMPLEMENTATION_UID),
+        (0x13, b"SH", IMPLEMENTATION_VERSION),
+    ):
+        value = text.encode() + (b"" if len(text) % 2 == 0 else b"\0" if vr == b"UI" else b" ")
+        body += b"\x02\x00" + number.to_bytes(2, "little") + vr + len(value).to_bytes(2, "little") + value
+    length = b"\x02\x00\x00\x00UL\x04\x00" + len(body).to_bytes(4, "little")
+    return b"\0" * 128 + b"DICM" + length + body
+
+
+def _even(text: str) -> bytes:
+    return text.encode() + b" " * (len(text) % 2)

@@ -1,0 +1,207 @@
+"""A tree of files in, a tree of de-identified DICOM files out, one report row for each file: `osteoflow anonymize`.
+
+Outcomes: `released`; `quarantined` (something is wrong with the file, somebody should look); `refused` (this kind of
+object is not released, or it is a copy of a file that was). Files with one StudyInstanceUID and two patients are all
+quarantined. Of files with one SOP Instance UID and equal bytes the first is released and the rest are refused as
+`duplicate`; with different bytes all of them are quarantined, because nobody can tell which is the true one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tasks.anonymize.params import Params
+from tasks.anonymize.release import REFUSALS, release
+from tasks.domain.errors import BadInput, WrongUse
+from tasks.keys import Crosswalk, Keys
+from tasks.store import dicom
+from tasks.store.files import FIXED_TIME
+from tasks.store.items import Mapper
+
+Row = dict[str, Any]
+
+_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the first look at a file tells: enough to see what is wrong between files."""
+
+    study: str
+    patient: str
+    sop: str
+    name: str
+
+
+def anonymize_tree(
+    src: Path,
+    dst: Path,
+    keys: Keys,
+    params: Params,
+    site: str,
+    name_sources: bool = False,
+    mapper: Mapper | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Row]:
+    """De-identify every file below `src` into `dst`/<study>/<series>/<sop>.dcm; returns the report's rows.
+
+    `source` is the place (from 0) of the file in the sorted list of the paths below `src`, or with `name_sources` the
+    path itself, and the report is then identified. Nothing of a file that is not released is written anywhere.
+    """
+    src, dst = Path(src), Path(dst)
+    if not src.exists():
+        raise WrongUse(f"{src} is not there")
+    paths = list_files(src, dst)
+    seen, verdicts = _between(paths, keys)
+    todo = [n for n in range(len(paths)) if n not in verdicts]
+    key_file = str(keys.secret.path)
+    work = [
+        (tuple((n, str(paths[n])) for n in todo[start : start + _CHUNK]), str(dst), key_file, params, site)
+        for start in range(0, len(todo), _CHUNK)
+    ]
+    rows: dict[int, Row] = {
+        n: _row(n, _outcome(reason), reason, _sealed(paths[n], keys)) for n, reason in verdicts.items()
+    }
+    for done in (mapper or map)(_chunk, work):
+        rows.update({row["source"]: row for row in done})
+        if progress is not None:
+            progress(len(rows), len(paths))
+    _remember(rows, seen, keys, site, params)
+    ordered = [rows[n] for n in range(len(paths))]
+    if name_sources:
+        root = src if src.is_dir() else src.parent
+        ordered = [row | {"source": paths[row["source"]].relative_to(root).as_posix()} for row in ordered]
+    return ordered
+
+
+def list_files(src: Path, dst: Path | None = None) -> list[Path]:
+    """All files below `src` in the order of their relative paths; links are not followed, `dst` is left out."""
+    if src.is_file():
+        return [src]
+    inside = dst.resolve() if dst is not None else None
+    found = []
+    for folder, folders, names in os.walk(src):
+        folders[:] = [name for name in folders if inside is None or (Path(folder) / name).resolve() != inside]
+        found += [Path(folder) / name for name in names if not (Path(folder) / name).is_symlink()]
+    return sorted((path for path in found if path.is_file()), key=lambda path: path.relative_to(src).as_posix())
+
+
+def _between(paths: list[Path], keys: Keys) -> tuple[dict[int, _Seen], dict[int, str]]:
+    """The first look at all files, and the verdicts that only several files together give."""
+    seen: dict[int, _Seen] = {}
+    verdicts: dict[int, str] = {}
+    patients: dict[str, set[str]] = defaultdict(set)
+    sops: dict[str, list[int]] = defaultdict(list)
+    for n, path in enumerate(paths):
+        try:
+            header = dicom.checked_header(path)
+        except BadInput as bad:
+            verdicts[n] = bad.reason
+            continue
+        except OSError:
+            verdicts[n] = "unreadable"
+            continue
+        seen[n] = _Seen(header.study_uid, header.patient_id, header.sop_uid, header.text(0x00100010))
+        patients[header.study_uid].add(header.patient_id)
+        sops[header.sop_uid].append(n)
+    for n, one in seen.items():
+        if len(patients[one.study]) > 1:
+            verdicts[n] = "two_patients_in_study"
+    for group in sops.values():
+        left = [n for n in group if n not in verdicts]
+        if len(left) > 1:
+            digests = Counter(_sealed(paths[n], keys) for n in left)
+            for n in left if len(digests) > 1 else left[1:]:
+                verdicts[n] = "duplicate_sop_uid" if len(digests) > 1 else "duplicate"
+    return seen, verdicts
+
+
+@lru_cache(maxsize=4)
+def _keys(key_file: str) -> Keys:
+    return Keys.open(Path(key_file))
+
+
+def _chunk(work: tuple[tuple[tuple[int, str], ...], str, str, Params, str]) -> list[Row]:
+    """Some files, in a process of their own; the key is opened there and never travels."""
+    files, dst, key_file, params, site = work
+    keys = _keys(key_file)
+    return [_one(n, Path(path), Path(dst), keys, params, site) for n, path in files]
+
+
+def _one(n: int, path: Path, dst: Path, keys: Keys, params: Params, site: str) -> Row:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return _row(n, "quarantined", "unreadable", "")
+    sealed = keys.digest(data)
+    try:
+        released = release(data, site, keys, params)
+    except BadInput as bad:
+        return _row(n, _outcome(bad.reason), bad.reason, sealed)
+    target = f"{released.study}/{released.name}"
+    _write(dst / target, released.data)
+    row = _row(n, "released", "", sealed)
+    return row | {"target": target, "sha256_target": hashlib.sha256(released.data).hexdigest()}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, with the fixed time that all released files carry."""
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.utime(handle, (FIXED_TIME, FIXED_TIME))
+    finally:
+        os.close(handle)
+    os.replace(partial, path)
+
+
+def _sealed(path: Path, keys: Keys) -> str:
+    try:
+        with open(path, "rb") as handle:
+            return keys.seal(hashlib.file_digest(handle, "sha256").digest())
+    except OSError:
+        return ""
+
+
+def _row(n: int, outcome: str, reason: str, sealed: str) -> Row:
+    return {
+        "source": n,
+        "outcome": outcome,
+        "reason": reason,
+        "target": "",
+        "digest_source": sealed,
+        "sha256_target": "",
+    }
+
+
+def _outcome(reason: str) -> str:
+    return "refused" if reason in REFUSALS else "quarantined"
+
+
+def _remember(rows: dict[int, Row], seen: dict[int, _Seen], keys: Keys, site: str, params: Params) -> None:
+    """Write the crosswalk of what was released."""
+    people: dict[str, list[_Seen]] = defaultdict(list)
+    for n, row in rows.items():
+        if row["outcome"] == "released" and n in seen:
+            people[seen[n].patient].append(seen[n])
+    if not people:
+        return
+    crosswalk = Crosswalk(keys)
+    for patient, files in people.items():
+        studies = {one.study if params.retain_uids else keys.uid(one.study): one.study for one in files}
+        names = dict.fromkeys(one.name for one in files)
+        crosswalk.record(site, patient, keys.subject(site, patient), names, studies)
