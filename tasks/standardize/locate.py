@@ -90,7 +90,7 @@ def locate(volume: Volume, polarity: int, params: Localizer) -> Located:
     seen = view(volume)
     alone = params.single_confidence if polarity else params.blind_confidence
     signs = (1,) if polarity else (1, -1)
-    answers = [choose(seen, heads(seen, sign, params), alone, params) for sign in signs]
+    answers = [choose(seen, sign, heads(seen, sign, params), alone, params) for sign in signs]
     return max(answers, key=lambda answer: answer.confidence)
 
 
@@ -188,7 +188,7 @@ def balls(seen: Volume, sign: int, params: Localizer) -> list[tuple[NDArray[np.f
     reach = np.ceil(APART_MM / step).astype(int)
     answer = []
     for _ in range(CANDIDATES):
-        c, row, column = np.unravel_index(int(best.argmax()), best.shape)
+        c, row, column = (int(i) for i in np.unravel_index(int(best.argmax()), best.shape))
         if best[c, row, column] <= 0:
             break
         # Cells count from the corner of the first voxel, voxels from its centre.
@@ -292,7 +292,7 @@ def medial_air(seen: Volume, centre: NDArray[np.float64], lateral: float) -> flo
     return float((values < AIR).mean())
 
 
-def choose(seen: Volume, found: list[Head], alone: float, params: Localizer) -> Located:
+def choose(seen: Volume, sign: int, found: list[Head], alone: float, params: Localizer) -> Located:
     """The two heads that face each other, else one head and its side, else none, with reasons."""
     pairs = [
         (
@@ -323,9 +323,54 @@ def choose(seen: Volume, found: list[Head], alone: float, params: Localizer) -> 
     index = seen.to_index(mirrored)
     shown = bool(((index > 0) & (index < np.array(seen.array.shape) - 1)).all())
     other: Side = "R" if from_midline == "L" else "L"
-    near = [h.confidence for h in found[1:] if np.linalg.norm(h.centre - mirrored) < 40]
-    reason = f"no femoral head at the mirrored place: confidence {max(near, default=0.0):.2f} (implant or destroyed?)"
-    return Located({from_midline: head}, {other: reason} if shown else {}, "midline", conflict)
+    if not shown:
+        return Located({from_midline: head}, {}, "midline", conflict)
+    second, why = facing_head(seen, sign, head, mirrored, params)
+    if second is not None:
+        return Located({from_midline: head, other: second}, {}, "midline", conflict)
+    return Located({from_midline: head}, {other: why}, "midline", conflict)
+
+
+def facing_head(
+    seen: Volume, sign: int, head: Head, mirrored: NDArray[np.float64], params: Localizer
+) -> tuple[Head | None, str]:
+    """The head opposite a sure one, looked for about its mirror image: collapsed heads have too little rim to be found
+    without knowing where. A ball that is mostly signal void is an implant."""
+    lateral = -head.lateral
+    offsets = np.stack(np.meshgrid(*[np.array([-16.0, -8.0, 0.0, 8.0, 16.0])] * 3), axis=-1).reshape(-1, 3)
+    starts = [
+        (_toward(judge(*drops(seen, sign, mirrored + offset), head.radius), lateral), tuple(mirrored + offset))
+        for offset in offsets
+    ]
+    best: Head | None = None
+    for _, start in sorted(starts, reverse=True)[:6]:
+        centre, radius = refine(seen, sign, np.array(start), head.radius)
+        judged = judge(*drops(seen, sign, centre), radius)
+        confidence = _toward(judged, lateral)
+        away = float(np.linalg.norm(centre - mirrored))
+        if away > params.level_mm or abs(radius - head.radius) > 4.0 or (best and best.confidence >= confidence):
+            continue
+        best = Head(centre, radius, confidence, lateral, judged.seen)
+    if best is None:
+        return None, "no ball at the mirrored place: the head is destroyed, or an implant"
+    dark = void(seen, best)
+    if dark > 0.35:
+        return None, f"signal void in {dark:.0%} of the ball at the mirrored place: an implant"
+    if best.confidence < params.facing_confidence:
+        return None, f"confidence {best.confidence:.2f} at the mirrored place, below {params.facing_confidence:g}"
+    return best, ""
+
+
+def _toward(judged: Judged, lateral: float) -> float:
+    return judged.confidence if judged.lateral == lateral else 0.8 * judged.confidence
+
+
+def void(seen: Volume, head: Head) -> float:
+    """Share of the inner ball that is as dark as air."""
+    points = np.concatenate([head.centre + RAYS[::2] * (head.radius * share) for share in (0.3, 0.55, 0.8)])
+    index = seen.to_index(points)
+    values = ndimage.map_coordinates(seen.array, index.T, order=1, mode="nearest")
+    return float((values < AIR).mean())
 
 
 def facing(a: Head, b: Head, params: Localizer) -> bool:

@@ -46,6 +46,8 @@ class Localizer(Section):
     """Least confidence, 0..1, of a head that stands alone."""
     blind_confidence: float
     """The same where the series is not T1-like, so that it is not known whether marrow is bright."""
+    facing_confidence: float
+    """The same for a head at the mirror image of a sure one."""
     pair_confidence: float
     """Least confidence of each of two heads that face each other across a pelvis."""
     separation_mm: tuple[float, float]

@@ -41,10 +41,10 @@ def pending(params: Params) -> list[Item]:
     return found
 
 
-def visits(studies: Sequence[Mapping[str, Any]], params: Params) -> list[list[Mapping[str, Any]]]:
+def visits(studies: Sequence[Mapping[Any, Any]], params: Params) -> list[list[Mapping[Any, Any]]]:
     """One subject's studies, grouped by the date of the first of each group."""
     ordered = sorted(studies, key=lambda s: (day(s["date"]), str(s["study"])))
-    groups: list[list[Mapping[str, Any]]] = []
+    groups: list[list[Mapping[Any, Any]]] = []
     for study in ordered:
         if groups and day(study["date"]) - day(groups[-1][0]["date"]) <= params.visit_window_days:
             groups[-1].append(study)
@@ -53,7 +53,7 @@ def visits(studies: Sequence[Mapping[str, Any]], params: Params) -> list[list[Ma
     return groups
 
 
-def visit_item(studies: Sequence[Mapping[str, Any]], root: Path = STUDIES) -> Item:
+def visit_item(studies: Sequence[Mapping[Any, Any]], root: Path = STUDIES) -> Item:
     """The item of one visit from its rows of studies.parquet, first study first.
 
     Archives are found as given, or below `root` (data/studies, or where the arrival loop keeps what it made), so that

@@ -143,7 +143,8 @@ def hip_row(
             centres = [h.centre for h in located.heads.values()]
             chosen[role] = (roles[role], located.heads[side], centres)
     tensors: dict[str, NDArray] = {}
-    meta: Row = {name: {} for name in ("scale", "grids", "sources", "source_spacing_mm", "patient_affine", "frame_of_reference")}
+    per_tensor = ("scale", "grids", "sources", "source_spacing_mm", "patient_affine", "frame_of_reference")
+    meta: Row = {name: {} for name in per_tensor}
     for role in list(chosen):
         one, place, centres = chosen[role]
         image = intensity.unbiased(one.volume, params.n4) if params.n4.enabled else one.volume

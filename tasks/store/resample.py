@@ -45,8 +45,8 @@ def resample(
 
 def inside(
     source_shape: tuple[int, ...],
-    matrix: NDArray[np.float64],
-    offset: NDArray[np.float64],
+    matrix: NDArray,
+    offset: NDArray,
     shape: tuple[int, int, int],
 ) -> NDArray[np.bool_]:
     """(D, H, W) whether `matrix @ index + offset` lies within the voxels of an array of `source_shape`."""

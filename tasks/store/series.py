@@ -102,7 +102,7 @@ def read_stacks(entries: Iterable[tuple[str, bytes]]) -> tuple[list[Stack], list
     by_series: dict[str, list[Dataset]] = defaultdict(list)
     for _, data in entries:
         try:
-            dataset = pydicom.dcmread(io.BytesIO(data))
+            dataset: Dataset = pydicom.dcmread(io.BytesIO(data))
         except (InvalidDicomError, EOFError, ValueError, KeyError, AttributeError) as error:
             unusable.append(Unusable("", "", "", 1, f"not readable as DICOM ({type(error).__name__})"))
             continue
@@ -120,17 +120,17 @@ def read_stacks(entries: Iterable[tuple[str, bytes]]) -> tuple[list[Stack], list
             unusable.append(Unusable(series, study, vendor, len(datasets), str(error)))
             continue
         for group in _parallel(frames):
-            dataset = group[0].dataset
+            one = group[0].dataset
             stacks.append(
                 Stack(
                     series=series,
                     study=study,
                     subject=str(first.get("PatientID", "")),
-                    frame_of_reference=str(dataset.get("FrameOfReferenceUID", "") or ""),
+                    frame_of_reference=str(one.get("FrameOfReferenceUID", "") or ""),
                     frames=group,
                     physics=dict(group[0].physics),
                     vendor=vendor,
-                    laterality=str(dataset.get("Laterality", "") or dataset.get("ImageLaterality", "") or ""),
+                    laterality=str(one.get("Laterality", "") or one.get("ImageLaterality", "") or ""),
                 )
             )
     return stacks, unusable
