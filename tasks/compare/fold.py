@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,10 @@ from torch import Generator, Tensor, nn
 
 from tasks.compare import slices as sliced
 from tasks.compare.params import Params
-from tasks.domain.errors import Differs
 from tasks.domain.hip import ROLES
 from tasks.nets.backbones import mmacs, parameters
 from tasks.nets.encoder import SliceClassifier
-from tasks.store.digests import sha256_file
-from tasks.training import checkpoint, distribution, loop, losses
+from tasks.training import checkpoint, data, distribution, loop, losses
 from tasks.training.augment import augment, drop_channels
 
 
@@ -45,9 +42,10 @@ def fit_fold(job: Job) -> dict[str, Any]:
     params, where = job.params, loop.device()
     stack = sliced.images(job.paths, params.size_px, job.fingerprint).to(where)
     train, held = job.slices[job.slices["fold"] != job.fold], job.slices[job.slices["fold"] == job.fold]
-    train, quiet = _hold_back(train, params.recipe.validation_share, job.seed)
+    train, quiet = data.hold_back(train, params.recipe.validation_share, job.seed)
     torch.manual_seed(job.seed)
-    model = SliceClassifier(job.network, len(ROLES), params.dropout, _weights(params, job.network))
+    given = params.pretrained.get(job.network)
+    model = SliceClassifier(job.network, len(ROLES), params.dropout, given.checked() if given else None)
     recipe = params.recipe.model_copy(update={"seed": params.recipe.seed + job.seed})
     ones = train["label"].mean()
     positive = float((1 - ones) / ones) if params.balance and 0 < ones < 1 else 1.0
@@ -94,7 +92,7 @@ def fit_fold(job: Job) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, stack: Any, slices: pd.DataFrame, batch: int) -> np.ndarray:
+def predict(model: nn.Module, stack: data.Stack, slices: pd.DataFrame, batch: int) -> np.ndarray:
     """(n,) probability of a lesion for each row of `slices`, images as they are."""
     model.eval()
     where = stack.bits.device
@@ -125,21 +123,3 @@ def weigh(network: str, size_px: int, batch: int = 16) -> dict[str, float]:
         "mmacs": round(mmacs(model.cpu(), len(ROLES), size_px), 2),
         "images_per_s": round(speed, 1),
     }
-
-
-def _weights(params: Params, network: str) -> Path | None:
-    given = params.pretrained.get(network)
-    if given is None:
-        return None
-    if sha256_file(Path(given.file)) != given.sha256:
-        raise Differs(f"compare.pretrained.{network}: {given.file} does not have the digest that params.yaml names")
-    return Path(given.file)
-
-
-def _hold_back(slices: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Some training patients, whole, for early stopping."""
-    subjects = sorted(slices["subject"].unique())
-    count = round(share * len(subjects))
-    quiet = set(np.random.default_rng(seed).permutation(subjects)[:count])
-    inside = slices["subject"].isin(quiet)
-    return slices[~inside], slices[inside]

@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 from tasks.domain.params import Section
-from tasks.training.recipe import Augment, Recipe
-
-
-class Pretrained(Section):
-    """Weights to start from, in place of random ones."""
-
-    file: str
-    """A safetensors file with the state of the whole torchvision network."""
-    sha256: str
-    """Its digest; other bytes are refused."""
+from tasks.training.recipe import Augment, Pretrained, Recipe
 
 
 class Params(Section):

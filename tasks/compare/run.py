@@ -69,8 +69,8 @@ def run(params: Params, mapper: Mapper, by_patient: bool = True, shuffled: bool 
         found = table.against_best(found, predictions, params.top_slices, params.bootstrap)
         for column in ("parameters", "mmacs", "images_per_s"):
             found[column] = [records[network][column] for network in found["network"]]
-        for row in found[found["unit"] == "slice"].itertuples():
-            progress.metric(row.network, "auc", row.auc)
+        for network, area in found[found["unit"] == "slice"][["network", "auc"]].to_numpy():
+            progress.metric(network, "auc", area)
         _write_table(csv, found)
         _sweep(out, {f"{network}{end}" for network in params.networks for end in (".json", ".parquet")})
 
@@ -115,7 +115,7 @@ def _keep(out: Path, params: Params, mark: str, slices: pd.DataFrame, fits: list
 def _predictions(out: Path, network: str) -> pd.DataFrame:
     """One row a slice, the mean over seeds."""
     keys = ["hip_visit", "subject", "fold", "slice", "label"]
-    return pd.read_parquet(out / f"{network}.parquet").groupby(keys, as_index=False)["p"].mean()
+    return pd.read_parquet(out / f"{network}.parquet").groupby(keys, as_index=False).agg(p=("p", "mean"))
 
 
 def _write_table(path: Path, found: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 from tasks.training import metrics
 
 UNITS = ("slice", "hip_visit", "patient")
-NUMBERS = {
+NUMBERS: dict[str, Callable[..., Any]] = {
     "auc": metrics.auc, "accuracy": metrics.accuracy, "recall": metrics.recall, "specificity": metrics.specificity,
     "f1": metrics.f1, "brier": metrics.brier,
 }  # fmt: skip

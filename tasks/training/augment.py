@@ -11,13 +11,18 @@ from torch.nn import functional
 from tasks.training.recipe import Augment
 
 
-def augment(images: Tensor, how: Augment, generator: Generator, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """images (B, C, H, W) float, masks (B, L, H, W) or None -> both changed; masks come back as shares 0..1."""
+def augment(
+    images: Tensor, how: Augment, generator: Generator, masks: Tensor | None = None, together: bool = False
+) -> tuple[Tensor, Tensor]:
+    """images (B, C, H, W) float, masks (B, L, H, W) or None -> both changed; masks come back as shares 0..1.
+
+    `together`: channels are slices of one sequence, so their intensities change alike.
+    """
     count, channels = images.shape[:2]
     if masks is None:
         masks = images.new_zeros(count, 0, *images.shape[2:])
     both = _affine(torch.cat([images, masks.to(images.dtype)], 1), how, generator)
-    return intensity(both[:, :channels], how, generator), both[:, channels:]
+    return intensity(both[:, :channels], how, generator, together), both[:, channels:]
 
 
 def _uniform(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tensor:
@@ -37,9 +42,9 @@ def _affine(images: Tensor, how: Augment, generator: Generator) -> Tensor:
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def intensity(images: Tensor, how: Augment, generator: Generator) -> Tensor:
+def intensity(images: Tensor, how: Augment, generator: Generator, together: bool) -> Tensor:
     """Gain, exponent and noise of each channel; a channel that is missing (all zero) stays so."""
-    shape = (*images.shape[:-2], 1, 1)
+    shape = (images.shape[0], 1 if together else images.shape[1], 1, 1)
     here = (images.abs().amax((-2, -1), keepdim=True) > 0).to(images.dtype)
     out = images
     if how.gamma:

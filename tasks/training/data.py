@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,14 @@ def folds(rows: pd.DataFrame) -> list[str]:
     return sorted((fold for fold in rows["fold"].unique() if fold != TEST), key=lambda fold: (len(fold), fold))
 
 
+def hold_back(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(rows to train on, rows for early stopping): patients whole, `share` of them by lot."""
+    subjects = sorted(rows["subject"].unique())
+    chosen = set(np.random.default_rng(seed).permutation(subjects)[: round(share * len(subjects))])
+    inside = rows["subject"].isin(chosen)
+    return rows[~inside], rows[inside]
+
+
 def fingerprint(rows: pd.DataFrame) -> str:
     """One digest over what a network sees of `rows`: images, masks and folds."""
     parts = [f"{key}|{fold}|{digest}" for key, fold, digest in rows[["hip_visit", "fold", "digest"]].to_numpy()]
@@ -70,8 +79,9 @@ def labels(annotations: Path = ANNOTATIONS) -> pd.DataFrame:
     for name in MEASURED_LABELS:
         out[name] = pd.to_numeric(column(name), errors="coerce").astype(float)
     lesion = pd.to_numeric(column("lesion"), errors="coerce").astype(float)
-    out["lesion"] = lesion.where(lesion.notna(), np.where(out["stage"].notna() | out["jic"].notna(), 1.0, np.nan))
-    for name in [*("stage", "jic"), *MEASURED_LABELS]:
+    staged = (out["stage"].notna() | out["jic"].notna()).map({True: 1.0, False: np.nan})
+    out["lesion"] = lesion.fillna(staged)
+    for name in ("stage", "jic", *MEASURED_LABELS):
         out[name] = out[name].where(out[name].notna() | (out["lesion"] != 0), 0.0)
     return out
 
@@ -88,8 +98,8 @@ class Stack:
     spacing: tuple[float, float, float]
 
     def to(self, device: torch.device) -> Stack:
-        moved = (part.to(device) for part in (self.bits, self.scale, self.offset, self.present))
-        return Stack(*moved, self.spacing)
+        bits, scale, offset, present = (x.to(device) for x in (self.bits, self.scale, self.offset, self.present))
+        return Stack(bits, scale, offset, present, self.spacing)
 
     def take(self, visit: Tensor, slices: Tensor) -> Tensor:
         """visit (B,), slices (B, S) -> (B, S, C, H, W) float32; a missing channel is zero."""
@@ -104,11 +114,11 @@ class Stack:
         return (torch.arange(depth, dtype=torch.float32) - (depth - 1) / 2) * self.spacing[0]
 
 
-def stack(paths: Sequence[Path], names: Sequence[str] = ROLES, size_px: int = 0) -> Stack:
+def stack(paths: Sequence[Path | str], names: Sequence[str] = ROLES, size_px: int = 0) -> Stack:
     """Read tensors `names` of hip files, resized in plane to `size_px` (0: as stored). All share one grid."""
     read = [hips.read(Path(path), list(names)) for path in paths]
     grids = [grid for file in read for name, grid in file.meta.get("grids", {}).items() if name in file.tensors]
-    grid = grids[0] if grids else {"shape": [1, 8, 8], "spacing": [1.0, 1.0, 1.0]}
+    grid: dict[str, Any] = grids[0] if grids else {"shape": [1, 8, 8], "spacing": [1.0, 1.0, 1.0]}
     depth, rows, columns = (int(n) for n in grid["shape"])
     size = size_px or rows
     bits = torch.zeros(len(read), len(names), depth, size, size if size_px else columns, dtype=torch.int16)
@@ -146,14 +156,20 @@ class Masks:
 
 
 def masks(
-    paths: Sequence[str], names: Sequence[str], shape: Sequence[int], lesion: Sequence[float] | None = None
+    paths: Sequence[str],
+    names: Sequence[str],
+    shape: Sequence[int],
+    lesion: Sequence[float] | None = None,
+    size_px: int = 0,
 ) -> Masks:
-    """Consensus masks `names` of mask files ("" is none) on the grid `shape` (D, H, W).
+    """Consensus masks `names` of mask files ("" is none) on the grid `shape` (D, H, W), or in plane on `size_px`.
 
     `lesion` is each hip-visit's label (0 | 1 | NaN). A head drawn without a lesion means that there is none, unless the
     label says that there is one: then the lesion is unknown here.
     """
-    out = torch.zeros(len(paths), len(names), *shape, dtype=torch.uint8)
+    depth, rows, columns = shape
+    size = (size_px, size_px) if size_px else (rows, columns)
+    out = torch.zeros(len(paths), len(names), depth, *size, dtype=torch.uint8)
     known = torch.zeros(len(paths), len(names))
     for i, path in enumerate(paths):
         if not path:
@@ -162,7 +178,10 @@ def masks(
         found = hips.read(Path(path), wanted).tensors
         for c, name in enumerate(wanted):
             if name in found and found[name].shape == tuple(shape):
-                out[i, c], known[i, c] = torch.from_numpy(np.ascontiguousarray(found[name] > 0)), 1.0
+                drawn = torch.from_numpy(np.ascontiguousarray(found[name] > 0))
+                if drawn.shape[1:] != size:
+                    drawn = functional.interpolate(drawn[None].float(), size=size, mode="area")[0] >= 0.5
+                out[i, c], known[i, c] = drawn, 1.0
             elif names[c] == "lesion" and f"{CONSENSUS}/head" in found and not (lesion is not None and lesion[i] == 1):
                 known[i, c] = 1.0
     return Masks(out, known)

@@ -66,7 +66,7 @@ def fit(
     *,
     name: str,
     epochs: int | None = None,
-    keys: Callable[[Tensor], list[str]] = lambda index: [str(i) for i in index.tolist()],
+    keys: Callable[[Tensor], list[str]],
     validate: Callable[[nn.Module], float] | None = None,
     keep: Path | None = None,
     identity: str = "",
@@ -135,6 +135,8 @@ def fit(
         elif average:
             for tensor, mean in zip(_floats(model), average, strict=True):
                 tensor.copy_(mean)
+        if recipe.settle:
+            _settle(model, recipe, items, size, make, loss, where)
         if resumable:
             resumable.unlink(missing_ok=True)
     model.eval()
@@ -180,6 +182,28 @@ def _step(
             _log.warning("out of memory at step %d: going on with a microbatch of %d", step, microbatch)
             if where.type == "cuda":
                 torch.cuda.empty_cache()
+
+
+@torch.no_grad()
+def _settle(
+    model: nn.Module, recipe: Recipe, items: int, size: int, make: Make, loss: Loss, where: torch.device
+) -> None:
+    """Take BatchNorm's statistics anew, as plain means over some batches: after a short fit, and for averaged weights,
+    the running ones still hold much of what the network was long before."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None
+    model.train()
+    for i in range(recipe.settle if layers else 0):
+        seed = _seed(recipe.seed, i, -2, 0)
+        torch.manual_seed(seed)
+        part = _draw(recipe.seed, -1 - i, 0, items, min(size, recipe.microbatch or size))
+        with autocast(recipe.precision, where):
+            loss(model, make(part.to(where), Generator(where).manual_seed(seed)))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def _draw(seed: int, epoch: int, step: int, items: int, size: int) -> Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
+from tasks.domain.errors import Differs, WrongUse
 from tasks.domain.params import Section
+from tasks.store.digests import sha256_file
 
 
 class Recipe(Section):
@@ -26,6 +29,8 @@ class Recipe(Section):
     """Largest norm of the gradient; 0: any."""
     ema: float
     """Decay per step of the averaged weights that are kept in the end; 0: the last weights are kept."""
+    settle: int
+    """Batches over which BatchNorm's statistics are taken anew for the weights that are kept; 0: as they ran."""
     precision: Literal["auto", "fp32", "bf16"]
     """auto: bfloat16 autocast on a GPU, float32 on CPU (where bfloat16 trains slower)."""
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"]
@@ -59,3 +64,21 @@ class Augment(Section):
     """Standard deviation of added noise, in normalized intensity."""
     drop_channel: float
     """Chance that a channel is left out, so that a hip without that sequence can be read; one always stays."""
+
+
+class Pretrained(Section):
+    """Weights to start from, in place of random ones."""
+
+    file: str
+    """A safetensors file with the state of the whole torchvision network."""
+    sha256: str
+    """Its digest; other bytes are refused."""
+
+    def checked(self) -> Path:
+        """The file, once its digest is the one that params.yaml names."""
+        path = Path(self.file)
+        if not path.exists():
+            raise WrongUse(f"{path} is not there; params.yaml names it as pretrained weights")
+        if sha256_file(path) != self.sha256:
+            raise Differs(f"{path} does not have the digest that params.yaml names")
+        return path
