@@ -28,6 +28,8 @@ from tasks.domain.errors import WrongUse
 from tasks.domain.params import load
 from tasks.domain.settings import Settings
 from tasks.ledger import Ledger, StudyVersion
+from tasks.standardize.params import Params as StandardizeParams
+from tasks.standardize.stage import visits
 from tasks.store import items
 from tasks.store.items import Mapper
 
@@ -51,9 +53,10 @@ def ingest(
         raise WrongUse(f"{src} is not there")
     settings, ledger = Settings().ensure(), Ledger.open()
     held = ledger.quarantined()
+    params = load("receive", receive.Params)
     with bar(console, "received") as progress:
-        summary = receive.ingest(src, ledger, settings.site, origin, progress=progress)
-    receive.settle(ledger, load("receive", receive.Params), force=True)
+        summary = receive.ingest(src, ledger, settings.site, origin, params, progress=progress)
+    receive.settle(ledger, params, force=True)
     with giving(mapper, console):
         worked = arrive()
     now = ledger.quarantined()
@@ -67,9 +70,10 @@ def arrive() -> dict[str, int]:
     with giving() as given:
         ledger = Ledger.open()
         receive.settle(ledger, load("receive", receive.Params))
-        done = scored = 0
+        ledger.release_leases(_is_gone)
+        owner = f"{platform.node()}:{os.getpid()}"
+        done = 0
         while True:
-            owner = f"{platform.node()}:{os.getpid()}"
             versions = ledger.lease(limit=CHUNK, owner=owner, seconds=LEASE_S)
             if not versions:
                 break
@@ -97,6 +101,20 @@ def hint(row_key: str) -> None:
             log.debug("the hint for %s was lost", row_key)
 
     threading.Thread(target=emit, daemon=True).start()
+
+
+def _is_gone(owner: str) -> bool:
+    """Whether the process that holds a lease has died; one of another machine is waited for until its lease expires."""
+    host, _, pid = owner.rpartition(":")
+    if host != platform.node() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 # ---- anonymize, verify, standardize ---------------------------------------------------------------------------------
@@ -139,19 +157,19 @@ def _anonymize_one(work: tuple[str, anonymize.Params]) -> list[dict[str, Any]]:
 
 def _standardize_all(studies: list[str]) -> None:
     """The visits to which `studies` belong: a visit is all of a subject's studies within the window."""
-    params = load("standardize", standardize.Params)
+    params = load("standardize", StandardizeParams)
     table = known.studies()
     subjects = table.loc[table["study"].isin(studies), "subject"].unique()
     work = []
     for _, group in table[table["subject"].isin(subjects)].groupby("subject"):
-        for visit in standardize.visits(group.to_dict("records"), params):
+        for visit in visits(group.to_dict("records"), params):
             if any(study["study"] in studies for study in visit):
                 work.append((standardize.visit_item(visit), params))
     with giving() as given:
         list(given.mapper(_standardize_one, work))
 
 
-def _standardize_one(work: tuple[items.Item, standardize.Params]) -> None:
+def _standardize_one(work: tuple[items.Item, StandardizeParams]) -> None:
     item, params = work
     items.arrive("standardize", item, standardize.process, params)
 

@@ -235,7 +235,7 @@ def verify(
 ) -> None:
     """Recompute every digest behind a model; exit 3 names what differs."""
     prepare()
-    from flows.facts import verify as run
+    from flows.verify import verify as run
 
     found = run(ref)
     if as_json:

@@ -13,9 +13,11 @@ from typing import Any
 import pandas as pd
 
 from flows import known
-from tasks import assemble, classify, measure, score, segment
+from tasks import assemble, measure, score
+from tasks.classify.reading import encode
 from tasks.domain.params import load
 from tasks.domain.settings import Settings
+from tasks.segment.predict import predict
 from tasks.store import tables
 from tasks.store.digests import combine
 from tasks.store.files import read_json, write_json
@@ -96,14 +98,14 @@ def _describe(work: tuple[dict[str, Any], str, str | None, str]) -> None:
     scratch = Settings().home / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as place:
-        masks = Path(place) / f"{row['hip_visit']}.safetensors"
-        segment.predict(hip, package / "segment", fold, masks)
-        measured = measure.process(measure.item_of(hip, masks, row), params, Path(place))
-    encoded = classify.encode([hip], package / "classify", fold)
+        drawn = predict(hip, package / "segment", fold, Path(place))
+        item = measure.item_of(hip, Path(place) / (drawn["file"] or "none"), row)
+        measured = measure.process(item, params, Path(place))
+    encoded = encode([hip], package / "classify", {row["hip_visit"]: fold} if fold else None)
+    vector = [None if value != value else float(value) for value in encoded.drop(columns="hip_visit").iloc[0]]
     plain = {
         name: value
         for name, value in (measured[0] if measured else {}).items()
         if isinstance(value, (str, int, float)) and value == value
     }
-    features = [None if value != value else float(value) for value in encoded[0]]
-    write_json(Path(file), {"features": features, "measures": plain})
+    write_json(Path(file), {"features": vector, "measures": plain})

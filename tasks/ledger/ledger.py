@@ -68,6 +68,7 @@ class Ledger:
     lease = studies.lease
     extend_lease = studies.extend_lease
     release_lease = studies.release_lease
+    release_leases = studies.release_leases
     mark_arrived = studies.mark_arrived
     mark_scored = studies.mark_scored
     mark_purged = studies.mark_purged

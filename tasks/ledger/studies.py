@@ -207,6 +207,16 @@ def release_lease(self: Ledger, row_key: str, owner: str | None = None) -> None:
         conn.execute(update(studies).where(condition).values(lease_owner=None, lease_until=None))
 
 
+def release_leases(self: Ledger, gone: Callable[[str], bool]) -> int:
+    """Give back the leases of every owner that is `gone` (a process that died), without waiting for their expiry."""
+    held = and_(studies.c.lease_owner.is_not(None), studies.c.arrived_at.is_(None))
+    with writing(self.engine) as conn:
+        owners = set(conn.execute(select(studies.c.lease_owner).where(held)).scalars())
+        dead = [owner for owner in owners if owner and gone(owner)]
+        given_back = update(studies).where(and_(held, studies.c.lease_owner.in_(dead)))
+        return conn.execute(given_back.values(lease_owner=None, lease_until=None)).rowcount if dead else 0
+
+
 def mark_arrived(self: Ledger, row_key: str) -> None:
     """The arrival loop has anonymized and standardized this version; its lease ends."""
     values = {"arrived_at": time.time(), "lease_owner": None, "lease_until": None}
