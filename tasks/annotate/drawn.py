@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ MAX_VOXELS = 400_000_000
 
 WORDS = {
     "lesion": ("lesion", "necros", "necrot", "onfh", "avn", "infarct"),
-    "vessel": ("vessel", "vascul", "arter", "vein"),
+    "vessel": ("vessel", "vascul", "artery", "arteri", "vein"),
     "head": ("head", "caput"),
 }
 """Label -> what its names in DICOM SEG, RTSTRUCT and drawing programs contain; the first that fits wins, so that
@@ -57,7 +56,7 @@ def label_of(*names: object) -> str | None:
         if text in WORDS:
             return text
         for label, words in WORDS.items():
-            if any(re.search(rf"(?<![a-z]){word}|{word}(?![a-z])", text) for word in words):
+            if any(word in text for word in words):
                 return label
     return None
 

@@ -44,9 +44,10 @@ def process(item: Item, params: Params, out: Path) -> Rows:
     )
     rows: Rows = []
     taken: dict[tuple[str, str], dict[str, Any]] = {}
-    for mask in sorted(payload["masks"], key=lambda m: (m["number"], m["source"], m["file"])):
+    for masks in _gathered(payload["masks"]):
+        mask = masks[0]
         try:
-            values, tensor, mm = _on_hip(mask, target, payload["series"], params)
+            values, tensor, mm = _on_hip(masks, target, payload["series"], params)
         except fit.Elsewhere:
             continue
         except BadInput as error:
@@ -62,16 +63,27 @@ def process(item: Item, params: Params, out: Path) -> Rows:
     return _finish(base, rows, taken, target, params, out)
 
 
+def _gathered(masks: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The earliest import first; planes of one series, reader and label together: only as a volume do they fit."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for mask in sorted(masks, key=lambda m: (m["number"], m["source"], m["file"])):
+        plane = mask["kind"] == "label_studio"
+        key = (mask["reader"], mask["label"], mask["series"]) if plane else (mask["source"], mask["file"])
+        groups[mask["number"], *key].append(mask)
+    return list(groups.values())
+
+
 def _on_hip(
-    mask: dict[str, Any], target: fit.Target, series: dict[str, Any], params: Params
+    masks: list[dict[str, Any]], target: fit.Target, series: dict[str, Any], params: Params
 ) -> tuple[NDArray[np.uint8], str, float]:
     """(the mask on the hip's grid, the tensor whose grid that is, mm from its middle to the head's centre)."""
+    mask = masks[0]
     if mask["side"] and mask["side"] != target.side:
         raise fit.Elsewhere
-    array, affine, meta = drawn.from_file(hips.read(Path(mask["path"])))
     own = series.get(mask["series"])
+    array, affine, meta = drawn.from_file(hips.read(Path(mask["path"])))
     if affine is None:
-        affine = _plane_affine(mask, own, meta)
+        array, affine = _stacked(masks, own)
     elif mask["thick"] == "no" and own and own.get("slice_mm"):
         affine = affine.copy()
         affine[:3, 0] *= own["slice_mm"] / np.linalg.norm(affine[:3, 0])
@@ -90,30 +102,37 @@ def _on_hip(
         raise fit.Unfit("unproven", f"its series is none of this visit's; read here, {mm:.0f} mm away", mm)
     part = fit.of_this_hip(array, affine, target, mask["side"] or "")
     mm = fit.check_place(mask["label"], part, affine, target, params.field_mm, params.head_offset_mm)
-    values = fit.on_grid(part, affine, *target.grid(tensor))
+    values = fit.on_grid(mask["label"], part, affine, *target.grid(tensor))
     if not values.any():
         raise BadInput("lost", "nothing of it is left on the hip's grid")
     return values, tensor, mm
 
 
-def _plane_affine(mask: dict[str, Any], series: dict[str, Any] | None, meta: dict[str, Any]) -> NDArray[np.float64]:
-    """Where a plane stands that was drawn on one slice of `series` (Label Studio)."""
+def _stacked(
+    masks: list[dict[str, Any]], series: dict[str, Any] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """(array, affine) on the grid of `series` of planes that were drawn on single slices (Label Studio)."""
     if series is None or series.get("affine") is None or series.get("shape") is None:
         raise BadInput("no_geometry", "the geometry of the series it was drawn on is not known")
-    height, width = (int(n) for n in series["shape"][1:])
-    if meta["full"]["shape"][1:] != [height, width]:
-        raise BadInput("other_grid", "it was drawn on an image of another size than its series has")
-    index = mask["index"]
-    if mask["sop"] and series.get("sops"):
-        if mask["sop"] not in series["sops"]:
-            raise BadInput("no_slice", "the image it was drawn on is not in its series")
-        index = series["sops"].index(mask["sop"])
-    if index is None or not 0 <= index < series["shape"][0]:
-        raise BadInput("no_slice", "the slice it was drawn on is not known")
+    depth, height, width = (int(n) for n in series["shape"])
+    array = np.zeros((depth + 2, height + 2, width + 2), dtype=bool)  # with the margin that `from_file` adds
+    for mask in masks:
+        plane, _, meta = drawn.from_file(hips.read(Path(mask["path"])))
+        if meta["full"]["shape"][1:] != [height, width]:
+            raise BadInput("other_grid", "it was drawn on an image of another size than its series has")
+        index = mask["index"]
+        if mask["sop"] and series.get("sops"):
+            if mask["sop"] not in series["sops"]:
+                raise BadInput("no_slice", "the image it was drawn on is not in its series")
+            index = series["sops"].index(mask["sop"])
+        if index is None or not 0 <= index < depth:
+            raise BadInput("no_slice", "the slice it was drawn on is not known")
+        low = meta["low"]
+        place = tuple(slice(n, n + size) for n, size in zip(low[1:], plane.shape[1:], strict=True))
+        array[(int(index) + 1, *place)] |= plane.any(0)
     affine = np.array(series["affine"], dtype=np.float64).reshape(4, 4)
-    low = np.array([float(index), *meta["low"][1:]]) - 1.0  # the margin that `from_file` adds
-    affine[:3, 3] += affine[:3, :3] @ low
-    return affine
+    affine[:3, 3] -= affine[:3, :3] @ np.ones(3)
+    return array, affine
 
 
 def _add_lesion_free(taken: dict[tuple[str, str], dict[str, Any]], names: list[str], target: fit.Target) -> None:

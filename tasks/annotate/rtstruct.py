@@ -14,7 +14,7 @@ from tasks.domain.errors import BadInput
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 
-PIXEL_MM = 0.25
+PIXEL_MM = 0.5
 """Contours are filled on their own planes in pixels of this size, finer than any hip grid: no image is needed."""
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")

@@ -146,6 +146,8 @@ def _series() -> dict[str, dict[str, Any]]:
     known = {}
     for row in tables.read("series", SERIES).to_dict("records"):
         shape, affine = _numbers(row.get("shape")), _numbers(row.get("affine"))
+        if row["series"] in known and affine is None:
+            continue
         spacing = _numbers(row.get("spacing_mm"))
         sops = row.get("sops")
         known[row["series"]] = {
