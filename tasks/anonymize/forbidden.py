@@ -127,12 +127,14 @@ _TEXTS = frozenset((b"LO", b"SH", b"ST", b"LT", b"UT", b"UC"))
 
 def _by_vr(tag: int, vr: bytes, value: bytes, own: set[bytes], params: Params) -> str | None:
     """The kind of what is wrong with this value, or None."""
+    if value in own:
+        return None
     if vr in (b"UN", b"AE", b"UR"):
         return "value representation"
     if vr in _BULK:
         return None if tag in _BULK_TAGS else "bulk data"
     if vr == b"PN":
-        return None if value in own else "name"
+        return "name"
     if vr == b"UI":
         return None if params.retain_uids or all(_known_uid(tag, part) for part in value.split(b"\\")) else "uid"
     if vr == b"AS":
@@ -150,12 +152,12 @@ def _by_vr(tag: int, vr: bytes, value: bytes, own: set[bytes], params: Params) -
             return None if tag == 0x00280303 or _CHARACTER_SET.fullmatch(value) else "character set"
         return None if _all_known(value, 2) else "coded string"
     if vr in _TEXTS:
-        return _text(tag, value, own, params)
+        return _text(tag, value, params)
     return None
 
 
-def _text(tag: int, value: bytes, own: set[bytes], params: Params) -> str | None:
-    if value in own or tag in (0x00120063, 0x00080201):
+def _text(tag: int, value: bytes, params: Params) -> str | None:
+    if tag in (0x00120063, 0x00080201):
         return None
     if tag in _MACHINE_TEXT:
         return "machine text" if _SUSPECT.search(value) or len(value) > 256 else None

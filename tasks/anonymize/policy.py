@@ -32,6 +32,7 @@ DROP = "drop"
 EMPTY = "empty"
 DUMMY = "dummy"
 UID = "uid"
+KEPT_UID = "kept_uid"
 SUBJECT = "subject"
 DATE = "date"
 TIME = "time"
@@ -71,7 +72,9 @@ MARKS = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
 """Written anew in every released file; whatever the source says there goes."""
 
 EXTRA_GROUPS = frozenset({0x0018, 0x0020, 0x0028, 0x0040, 0x0054})
-EXTRA_VRS = NUMERIC_VRS | {"DS", "IS", "CS"}
+EXTRA_VRS = NUMERIC_VRS | {"DS", "IS", "CS", "SQ"}
+EXTRAS = frozenset({0x00281054, 0x00409096, 0x004008EA, 0x00409210})
+"""Rescale type and real world value mapping, which vendors write into classic MR images."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def extras() -> frozenset[int]:
             for module in modules:
                 for packed in data["modules"][module]:
                     found |= {int(tag, 16) for tags in packed.values() for tag in tags.split()}
-    return frozenset(tag for tag in found if tag >> 16 in EXTRA_GROUPS and vr_of(tag) in EXTRA_VRS)
+    return EXTRAS | {tag for tag in found if tag >> 16 in EXTRA_GROUPS and vr_of(tag) in EXTRA_VRS}
 
 
 def vr_of(tag: int) -> str:
@@ -176,7 +179,8 @@ class Policy:
             known = self.nested if nested else self.top
             if tag not in known and tag not in self.top and tag not in extras():
                 return DROP
-            return by_vr(tag, vr)
+            operation = by_vr(tag, vr)
+            return KEPT_UID if operation == UID and self.params.retain_uids else operation
         return self._ruled(rule, tag, vr, nested)
 
     def when_gone(self, tag: int, nested: bool) -> str:
@@ -198,13 +202,15 @@ class Policy:
         if "K" in said:
             # What may be kept is still checked by VR where it has a form; identities that a site chose to keep are not.
             chosen = {name for name in self.options if rule.options.get(name) == "K"}
+            if vr == "UI":
+                return KEPT_UID
             verbatim = chosen & {"retain_device_identity", "retain_institution_identity"} and vr in TEXT_VRS | {"CS"}
             return KEEP if verbatim else by_vr(tag, vr)
         if "C" in said:
             return by_vr(tag, vr)
         action = rule.basic
         if action == "U":
-            return KEEP if self.params.retain_uids else UID
+            return UID
         if action.endswith("U*"):
             return SEQUENCE
         if "/" in action:

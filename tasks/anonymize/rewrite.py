@@ -174,7 +174,7 @@ class Rewriter:
             raise Unusual("an element without a value representation")
         operation = self.policy.operation(tag, vr, depth > 0)
         long = self.explicit and vr in _LONG
-        if vr == "UN" and operation not in (policy.DROP, policy.CREATOR):
+        if vr == "UN" and operation not in (policy.DROP, policy.CREATOR) and policy.vr_of(tag) != "UN":
             raise Unusual("a public element in UN")
         vr = vr or policy.vr_of(tag)
         if operation == policy.SEQUENCE and vr != "SQ":

@@ -144,9 +144,14 @@ def _uid(patient: Patient, tag: int, vr: str, raw: bytes) -> bytes:
 def _one_uid(patient: Patient, tag: int, part: bytes) -> bytes:
     uid = part.strip(b" \0").decode("ascii", "replace")
     well_known = uid in UID_dictionary or (tag == 0x0008010C and CODING_SCHEME_UIDS.fullmatch(uid))
-    if not uid or well_known or (patient.params.retain_uids and re.fullmatch(r"[0-9.]{1,64}", uid)):
+    if not uid or well_known:
         return uid.encode()
     return patient.keys.uid(uid).encode()
+
+
+def _kept_uid(patient: Patient, tag: int, vr: str, raw: bytes) -> bytes:
+    good = all(re.fullmatch(rb"[0-9.]{0,64}", part.strip(b" \0")) for part in raw.split(b"\\"))
+    return raw if good else _uid(patient, tag, vr, raw)
 
 
 def _date(patient: Patient, tag: int, vr: str, raw: bytes) -> bytes | None:
@@ -249,7 +254,7 @@ def _dummy(patient: Patient, tag: int, vr: str, raw: bytes) -> bytes:
         return b"\0" * len(raw)
     if vr in ("OB", "OW", "UN", "OF", "OD", "OL", "OV"):
         return b"\0" * 8
-    return _DUMMIES.get(vr, b"REMOVED")
+    return b"" if vr == "SQ" else _DUMMIES.get(vr, b"REMOVED")
 
 
 def _decoded(patient: Patient, raw: bytes) -> str:
@@ -262,6 +267,7 @@ def _decoded(patient: Patient, raw: bytes) -> str:
 _MAKERS = {
     policy.SUBJECT: _subject,
     policy.UID: _uid,
+    policy.KEPT_UID: _kept_uid,
     policy.DATE: _date,
     policy.TIME: _time,
     policy.AGE: _age,
