@@ -23,12 +23,12 @@ def fill(hospital: Hospital) -> list[bytes]:
     hospital.csv("treatments", "patient_id,side,date,treatment\nP-0007,L,2021-04-05,core_decompression\n")
     hospital.csv("outcomes", "patient_id,side,date,event\nP-0007,L,2022-04-05,collapse\n")
     hospital.csv("consent", "patient_id,status,date\n0815,withdrawn,2022-01-01\n")
-    hospital.csv("merges", "site,patient_id,same_site,same_as\nlocal,P-0007,south,4711\n")
+    hospital.csv("merges", "site,patient_id,same_site,same_as\nlocal,P-0007,south,X-4711\n")
     seg(hospital.src / "Smith^John.dcm", visit.images(T1, "t1"), T1, [("head L", head(T1, "L"))])
     nifti(hospital.src / "Smith_John_vessels.nii.gz", CE, vessel(CE))
     header = "file,study_instance_uid,series_instance_uid,reader,label\n"
     hospital.csv("masks", f"{header}Smith_John_vessels.nii.gz,{visit.study},{visit.ce},Reader B,vessel\n")
-    words = ["P-0007", "0815", "4711", "üller", "Reader", "Anna", "Smith", "Doe", "2021-", "2022-", "south"]
+    words = ["P-0007", "0815", "X-4711", "üller", "Reader", "Anna", "Smith", "Doe", "2021-", "2022-", "south"]
     return [word.encode() for word in (*words, visit.study, visit.ce, visit.frame, visit.sops["t1"][5])]
 
 
@@ -69,8 +69,8 @@ def test_dates_ids_and_readers_are_keyed_like_the_images(hospital: Hospital) -> 
     assert south["date"] == (date(2021, 3, 4) + timedelta(days=keys.shift_days("south", "0815"))).isoformat()
     assert rows[keys.reader("Dr Müller-Lüdenscheidt")]["study"] == keys.uid(hospital.visits[0].study)
     (merge,) = imports.rows(path, "merges")
-    assert merge["same_as"] == keys.subject("south", "4711")
-    assert merge["shift_days"] == keys.shift_days("local", "P-0007") - keys.shift_days("south", "4711")
+    assert merge["same_as"] == keys.subject("south", "X-4711")
+    assert merge["shift_days"] == keys.shift_days("local", "P-0007") - keys.shift_days("south", "X-4711")
     masks = {row["kind"]: row for row in imports.rows(path, "masks")}
     assert masks["seg"]["frame"] == keys.uid(hospital.visits[0].frame)
     assert masks["nifti"]["series"] == keys.uid(hospital.visits[0].ce)

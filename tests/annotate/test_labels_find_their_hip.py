@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hospital import T1, Hospital, head, lesion
@@ -19,7 +20,7 @@ def labels(hospital: Hospital, *rows: str) -> None:
 
 
 def agreement() -> dict:
-    return json.loads(open("reports/annotate/agreement.json").read())
+    return json.loads(Path("reports/annotate/agreement.json").read_text())
 
 
 def test_nothing_imported_makes_empty_outs(hospital: Hospital) -> None:
@@ -72,7 +73,7 @@ def test_what_contradicts_the_images_is_refused_with_its_row(hospital: Hospital)
     hospital.arrive()
     table = hospital.stage()
     assert list(table[table["reader"] != "consensus"]["value"]) == ["1"]
-    said = open("reports/annotate/rejected.csv").read()
+    said = Path("reports/annotate/rejected.csv").read_text()
     assert "labels.csv:2,label,,its study belongs to another patient" in said
     assert "labels.csv:3,label,,its date is 157 days from its study" in said
 

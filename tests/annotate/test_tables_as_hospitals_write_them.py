@@ -98,7 +98,7 @@ def test_a_refusal_names_row_column_and_reason_and_nothing_else() -> None:
             "8,1.2.6,,L,A,,B,,0",
             "8,,,L,A,2,,,",
             "8,1.2.7,,L,A,,,,",
-            "8,1.2.8,,L,A,2,,1,5,",
+            "8,1.2.8,,L,A,2,,1,5,1",
             "8,1.2.9,,L,A,1,,6.5,",
         ]
     )
