@@ -141,7 +141,10 @@ def _decide(
     study = seen[place]
     if study is None or study.held_for == "":
         study = seen[place] = _create(conn, arrival, 1 if study is None else study.version + 1, now)
-    elif study.held_for == "two_patients_in_study":
+    stored = study.stored.get(arrival.sop_uid)
+    if stored is not None and (stored[0] == arrival.sha256 or spool.same(index, stored[1])):
+        return Verdict("duplicate", study.row_key)
+    if study.held_for == "two_patients_in_study":
         return Verdict("refused", study.row_key, "two_patients_in_study", "its study is in quarantine for that")
     if arrival.origin != study.origin:
         return Verdict("refused", study.row_key, "mixed_origin", f"the study is of origin {study.origin}")
@@ -152,13 +155,8 @@ def _decide(
             hold(conn, "two_patients_in_study", "files of one study name two patients", row_key=study.row_key, now=now)
             move(conn, study.row_key, "quarantined")
             study.state, study.held_for = "quarantined", "two_patients_in_study"
-        return Verdict(
-            "refused", study.row_key, "two_patients_in_study", "another patient than the study's other files"
-        )
-    stored = study.stored.get(arrival.sop_uid)
+        return Verdict("refused", study.row_key, "two_patients_in_study", "another patient than in its other files")
     if stored is not None:
-        if stored[0] == arrival.sha256 or spool.same(index, stored[1]):
-            return Verdict("duplicate", study.row_key)
         return Verdict("refused", study.row_key, "duplicate_sop_other_bytes", "the file that came first is kept")
     if study.state != "receiving":
         if study.purged:
