@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.domain.volume import Volume
-from tasks.standardize.params import N4
+from tasks.standardize.params import N4, Level
 
 AROUND_MM = 75.0
 """Normalization and QC look at the box this far around each femoral head, where every field of view shows body."""
@@ -26,14 +26,15 @@ def around(volume: Volume, centres: list[NDArray[np.float64]]) -> list[NDArray]:
     return boxes
 
 
-def levels(boxes: list[NDArray], percentiles: tuple[float, float]) -> tuple[float, float]:
-    """Intensities that become 0 and 1: percentiles of the body (what is above a tenth of the brightest percent)."""
+def sample(boxes: list[NDArray]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Every fourth value of the boxes; and those of the body: above a tenth of the brightest percent."""
     values = np.concatenate([box[:, ::2, ::2].ravel() for box in boxes]).astype(np.float32)
-    body = values[values > 0.1 * np.percentile(values, 99)]
-    if len(body) < 100:
-        return 0.0, max(float(values.max(initial=0.0)), 1.0)
-    low, high = np.percentile(body, percentiles)
-    return float(low), float(max(high, low + 1e-6))
+    return values, values[values > 0.1 * np.percentile(values, 99)]
+
+
+def unit(body: NDArray[np.float32], level: Level) -> float:
+    """The intensity that becomes 1."""
+    return max(float(np.percentile(body, level.percentile)), 1e-6) / level.value if len(body) else 1.0
 
 
 def noise(boxes: list[NDArray]) -> float:
@@ -45,10 +46,10 @@ def noise(boxes: list[NDArray]) -> float:
     return float(np.median(np.abs(np.concatenate(parts))) * 1.4826 / np.sqrt(6))
 
 
-def quality(boxes: list[NDArray], level: tuple[float, float], top: float) -> dict[str, float]:
+def quality(
+    boxes: list[NDArray], values: NDArray[np.float32], body: NDArray[np.float32], top: float
+) -> dict[str, float]:
     """snr: body's median over noise. clipped: share of voxels at the series' highest value."""
-    values = np.concatenate([box[:, ::2, ::2].ravel() for box in boxes]).astype(np.float32)
-    body = values[values > level[0]]
     sigma = noise(boxes)
     snr = float(np.median(body)) / sigma if len(body) and sigma > 0 else 0.0
     return {"snr": min(snr, 1000.0), "clipped": float((values >= top).mean())}

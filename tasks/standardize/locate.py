@@ -29,11 +29,15 @@ SLICE_MM = 3.6
 CELL_MM = 4.0
 """Cell of the vote accumulators."""
 RADIUS_STEP_MM = 2.0
+VOTERS = 82.0
+"""Percentile of the gradient above which a pixel votes."""
 SMALLEST_CIRCLE_MM = 8.0
 CANDIDATES, REFINED = 16, 6
 """Balls kept from the votes, and those of them that are refined."""
 APART_MM = 15.0
 """Two candidates are at least this far apart."""
+SURE = 0.74
+"""Confidence of each of two facing heads at which the search ends."""
 FLOOR = 0.06
 """Added to brightness (1 is the 97th percentile) before its logarithm: what is darker is noise."""
 AIR = float(np.log(FLOOR + 0.09))
@@ -52,7 +56,24 @@ def directions(count: int) -> NDArray[np.float64]:
     return np.stack([flat * np.cos(turn), flat * np.sin(turn), z], axis=-1)
 
 
-RAYS = directions(300)
+@dataclass(frozen=True)
+class Fan:
+    """Rays, and for a neck to the left (+1) or right (-1): which of them should meet the rim, and which the neck."""
+
+    rays: NDArray[np.float64]
+    rim: dict[float, NDArray[np.bool_]]
+    neck: dict[float, NDArray[np.bool_]]
+
+
+def fan(count: int) -> Fan:
+    rays, down = directions(count), np.deg2rad(NECK_DEG)
+    cosine = {side: rays @ np.array([side * np.cos(down), 0.0, -np.sin(down)]) for side in (1.0, -1.0)}
+    rim = {side: along < np.cos(np.deg2rad(SOCKET_DEG)) for side, along in cosine.items()}
+    return Fan(rays, rim, {side: along > np.cos(np.deg2rad(NECK_CONE_DEG)) for side, along in cosine.items()})
+
+
+FINE, ROUGH = fan(300), fan(110)
+"""Rays of a ball that is refined and judged, and of one that is only compared with others."""
 STEPS = np.arange(9.0, 43.0, 1.0)
 WIDE_MM = 280.0
 """A field of view wider than this was meant for both hips."""
@@ -99,8 +120,8 @@ def view(volume: Volume) -> Volume:
     factors = np.maximum(np.round(VOTE_MM / volume.spacing), 1).astype(int)
     factors[0] = max(int(SLICE_MM // volume.spacing[0]), 1)
     coarse = block_mean(volume, np.minimum(factors, volume.array.shape))
-    high = max(float(np.percentile(coarse.array[:, ::2, ::2], 97)), 1e-9)
-    logs = np.log(np.maximum(coarse.array, 0) / high + FLOOR, dtype=np.float32)
+    high = max(float(np.percentile(coarse.array[:, ::4, ::4], 97)), 1e-9)
+    logs = np.log(np.maximum(coarse.array, 0) * np.float32(1 / high) + np.float32(FLOOR))
     sigma = (0.0, *(0.5 * VOTE_MM / coarse.spacing[1:]))
     return Volume(ndimage.gaussian_filter(logs, sigma, truncate=2.5), coarse.affine)
 
@@ -120,19 +141,21 @@ def block_mean(volume: Volume, factors: NDArray[np.int_]) -> Volume:
 
 def heads(seen: Volume, sign: int, params: Localizer) -> list[Head]:
     """Candidates of one polarity, best first, none within APART_MM of a better one."""
-    rough = []
-    for centre, radius in balls(seen, sign, params):
-        fall, ok = drops(seen, sign, centre)
-        rough.append((max(judge(fall, ok, radius + shift).confidence for shift in (-1.0, 1.0)), centre, radius))
+    rough = [
+        (judge(seen, sign, centre, (radius - 1, radius + 1), ROUGH).confidence, centre, radius)
+        for centre, radius in balls(seen, sign, params)
+    ]
     rough.sort(key=lambda item: -item[0])
     found: list[Head] = []
     for _, start, radius in rough[:REFINED]:
         centre, radius = refine(seen, sign, start, radius)
         if not params.radius_mm[0] <= radius <= params.radius_mm[1]:
             continue
-        judged = judge(*drops(seen, sign, centre), radius)
-        confidence = judged.confidence * (1 - medial_air(seen, centre, judged.lateral))
-        found.append(Head(centre, radius, float(confidence), judged.lateral, judged.seen))
+        what = judge(seen, sign, centre, (radius,))
+        confidence = float(what.confidence * (1 - medial_air(seen, centre, what.lateral)))
+        found.append(Head(centre, radius, confidence, what.lateral, what.seen))
+        if any(facing(found[-1], other, params, SURE) for other in found[:-1]):
+            break  # nothing better will come
     found.sort(key=lambda head: -head.confidence)
     kept: list[Head] = []
     for head in found:
@@ -143,14 +166,15 @@ def heads(seen: Volume, sign: int, params: Localizer) -> list[Head]:
 
 def balls(seen: Volume, sign: int, params: Localizer) -> list[tuple[NDArray[np.float64], float]]:
     """(centre LPS, radius) of the balls with most votes for their size."""
-    array, spacing = seen.array, seen.spacing
+    thin = [2 if spacing < 0.85 * VOTE_MM else 1 for spacing in seen.spacing[1:]]  # `view` has smoothed it
+    array, spacing = seen.array[:, :: thin[0], :: thin[1]], seen.spacing * [1, *thin]
     slices, height, width = array.shape
     if height < 8 or width < 8:
         return []
     circle_radii = np.arange(SMALLEST_CIRCLE_MM, params.radius_mm[1] + RADIUS_STEP_MM, RADIUS_STEP_MM)
     gy, gx = np.gradient(array, spacing[1], axis=1), np.gradient(array, spacing[2], axis=2)
     size = np.hypot(gy, gx)
-    floor = max(float(np.percentile(size[:, ::2, ::2], 82)), 1e-6)
+    floor = max(float(np.percentile(size[:, ::2, ::2], VOTERS)), 1e-6)
     s, y, x = np.nonzero(size > floor)
     strength = size[s, y, x]
     weight = np.minimum(strength / (2 * floor), 1.0)
@@ -183,7 +207,7 @@ def balls(seen: Volume, sign: int, params: Localizer) -> list[tuple[NDArray[np.f
             whole = 2 * np.pi * radius * 0.8 * (1.8 * radius / spacing[0]) / pixel
             score[i, c] /= max(2 * np.pi * float(circle.sum()) / pixel, 0.6 * whole)
     best, which = score.max(axis=0), score.argmax(axis=0)
-    axes = seen.affine[:3, :3] / spacing
+    axes = seen.affine[:3, :3] / seen.spacing
     step = np.array([spacing[0] / 2, CELL_MM, CELL_MM])
     reach = np.ceil(APART_MM / step).astype(int)
     answer = []
@@ -198,17 +222,19 @@ def balls(seen: Volume, sign: int, params: Localizer) -> list[tuple[NDArray[np.f
     return answer
 
 
-def drops(seen: Volume, sign: int, centre: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def drops(
+    seen: Volume, sign: int, centre: NDArray[np.float64], by: Fan = FINE
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(rays, steps) fall of log brightness over 3 mm along rays from `centre`, times `sign`, and which samples lie in
     the volume on rays that cross its slices steeply enough to be sharp."""
     inverse = np.linalg.inv(seen.affine)
-    start = inverse[:3, :3] @ centre + inverse[:3, 3]
-    index = (start + (RAYS @ inverse[:3, :3].T)[:, None, :] * STEPS[:, None]).reshape(-1, 3)
+    start, rays = inverse[:3, :3] @ centre + inverse[:3, 3], by.rays
+    index = (start + (rays @ inverse[:3, :3].T)[:, None, :] * STEPS[:, None]).reshape(-1, 3)
     shape = np.array(seen.array.shape)
-    inside = ((index > -0.5) & (index < shape - 0.5)).all(axis=1).reshape(len(RAYS), len(STEPS))
+    inside = ((index > -0.5) & (index < shape - 0.5)).all(axis=1).reshape(len(rays), len(STEPS))
     across = np.cross(seen.affine[:3, 1], seen.affine[:3, 2])
-    blunt = np.abs(RAYS @ (across / np.linalg.norm(across))) > (0.87 if seen.spacing[0] > 2.5 else 1.1)
-    values = ndimage.map_coordinates(seen.array, index.T, order=1, mode="nearest").reshape(len(RAYS), len(STEPS))
+    blunt = np.abs(rays @ (across / np.linalg.norm(across))) > (0.87 if seen.spacing[0] > 2.5 else 1.1)
+    values = ndimage.map_coordinates(seen.array, index.T, order=1, mode="nearest").reshape(len(rays), len(STEPS))
     fall = np.zeros_like(values)
     fall[:, 2:-2] = (0.5 * sign) * (values[:, :-4] + values[:, 1:-3] - values[:, 3:-1] - values[:, 4:])
     return fall, inside & ~blunt[:, None]
@@ -220,7 +246,7 @@ def refine(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float) 
         fall, ok = drops(seen, sign, centre)
         fall = np.where(ok & (np.abs(STEPS - radius) <= window), fall, 0.0)
         at = np.clip(fall.argmax(axis=1), 1, len(STEPS) - 2)
-        rays = np.arange(len(RAYS))
+        rays = np.arange(len(FINE.rays))
         before, top, after = fall[rays, at - 1], fall[rays, at], fall[rays, at + 1]
         bend = before - 2 * top + after
         bent = bend < -1e-6
@@ -229,7 +255,7 @@ def refine(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float) 
         use = weight > 0.15
         if int(use.sum()) < 40:
             return centre, radius
-        points, root = RAYS[use] * peak[use, None], np.sqrt(weight[use])
+        points, root = FINE.rays[use] * peak[use, None], np.sqrt(weight[use])
         design = np.column_stack([2 * points, np.ones(len(points))]) * root[:, None]
         # A weak pull to the last centre steadies directions in which the stack shows little.
         pull = np.array([20.0, 20.0, 20.0, 0.0])
@@ -242,12 +268,6 @@ def refine(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float) 
     return centre, radius
 
 
-_DOWN = np.deg2rad(NECK_DEG)
-_COSINE = {side: RAYS @ np.array([side * np.cos(_DOWN), 0.0, -np.sin(_DOWN)]) for side in (1.0, -1.0)}
-_EXPECTED = {side: cosine < np.cos(np.deg2rad(SOCKET_DEG)) for side, cosine in _COSINE.items()}
-_NECK = {side: cosine > np.cos(np.deg2rad(NECK_CONE_DEG)) for side, cosine in _COSINE.items()}
-
-
 @dataclass(frozen=True)
 class Judged:
     confidence: float
@@ -255,11 +275,16 @@ class Judged:
     seen: float
 
 
-def judge(fall: NDArray[np.float32], ok: NDArray[np.bool_], radius: float) -> Judged:
-    """How much of a femoral head's rim is there, and to which side its neck leaves.
+def judge(seen: Volume, sign: int, centre: NDArray[np.float64], radii: tuple[float, ...], by: Fan = FINE) -> Judged:
+    """How much of a femoral head's rim is there, and to which side its neck leaves; at the best of `radii`.
 
     confidence = rim x (3/4 + 1/4 (rim where the other side's neck would be - rim in the neck)) x what is seen of it.
     """
+    fall, ok = drops(seen, sign, centre, by)
+    return max((judged(fall, ok, radius, by) for radius in radii), key=lambda one: one.confidence)
+
+
+def judged(fall: NDArray[np.float32], ok: NDArray[np.bool_], radius: float, by: Fan) -> Judged:
     near = np.abs(STEPS - radius) <= 1.75
     valid = ok[:, near].all(axis=1)
     there = np.clip(fall[:, near].max(axis=1, initial=0.0) / RIM, 0, 1)
@@ -270,8 +295,8 @@ def judge(fall: NDArray[np.float32], ok: NDArray[np.bool_], radius: float) -> Ju
 
     best: Judged | None = None
     for lateral in (1.0, -1.0):
-        expected = _EXPECTED[lateral]
-        contrast = share(_NECK[-lateral]) - share(_NECK[lateral])
+        expected = by.rim[lateral]
+        contrast = share(by.neck[-lateral]) - share(by.neck[lateral])
         part = float((valid & expected).sum() / expected.sum())
         confidence = share(expected) * (0.75 + 0.25 * contrast) * min(1.0, part / 0.5)
         if best is None or confidence > best.confidence:
@@ -302,7 +327,7 @@ def choose(seen: Volume, sign: int, found: list[Head], alone: float, params: Loc
         )
         for i, a in enumerate(found)
         for b in found[i + 1 :]
-        if facing(a, b, params)
+        if facing(a, b, params, params.pair_confidence)
     ]
     if pairs:
         _, a, b = max(pairs, key=lambda pair: pair[0])
@@ -339,18 +364,18 @@ def facing_head(
     lateral = -head.lateral
     offsets = np.stack(np.meshgrid(*[np.array([-16.0, -8.0, 0.0, 8.0, 16.0])] * 3), axis=-1).reshape(-1, 3)
     starts = [
-        (_toward(judge(*drops(seen, sign, mirrored + offset), head.radius), lateral), tuple(mirrored + offset))
+        (_toward(judge(seen, sign, mirrored + offset, (head.radius,), ROUGH), lateral), tuple(mirrored + offset))
         for offset in offsets
     ]
     best: Head | None = None
     for _, start in sorted(starts, reverse=True)[:6]:
         centre, radius = refine(seen, sign, np.array(start), head.radius)
-        judged = judge(*drops(seen, sign, centre), radius)
-        confidence = _toward(judged, lateral)
+        what = judge(seen, sign, centre, (radius,))
+        confidence = _toward(what, lateral)
         away = float(np.linalg.norm(centre - mirrored))
         if away > params.level_mm or abs(radius - head.radius) > 4.0 or (best and best.confidence >= confidence):
             continue
-        best = Head(centre, radius, confidence, lateral, judged.seen)
+        best = Head(centre, radius, confidence, lateral, what.seen)
     if best is None:
         return None, "no ball at the mirrored place: the head is destroyed, or an implant"
     dark = void(seen, best)
@@ -361,22 +386,22 @@ def facing_head(
     return best, ""
 
 
-def _toward(judged: Judged, lateral: float) -> float:
-    return judged.confidence if judged.lateral == lateral else 0.8 * judged.confidence
+def _toward(what: Judged, lateral: float) -> float:
+    return what.confidence if what.lateral == lateral else 0.8 * what.confidence
 
 
 def void(seen: Volume, head: Head) -> float:
     """Share of the inner ball that is as dark as air."""
-    points = np.concatenate([head.centre + RAYS[::2] * (head.radius * share) for share in (0.3, 0.55, 0.8)])
+    points = np.concatenate([head.centre + ROUGH.rays * (head.radius * share) for share in (0.3, 0.55, 0.8)])
     index = seen.to_index(points)
     values = ndimage.map_coordinates(seen.array, index.T, order=1, mode="nearest")
     return float((values < AIR).mean())
 
 
-def facing(a: Head, b: Head, params: Localizer) -> bool:
+def facing(a: Head, b: Head, params: Localizer, least: float) -> bool:
     apart = np.abs(a.centre - b.centre)
     low, high = params.separation_mm
-    sure = min(a.confidence, b.confidence) >= params.pair_confidence
+    sure = min(a.confidence, b.confidence) >= least
     left, right = (a, b) if a.centre[0] > b.centre[0] else (b, a)
     outwards = left.lateral > 0 > right.lateral
     return bool(sure and outwards and low <= apart[0] <= high and apart[1:].max() <= params.level_mm)

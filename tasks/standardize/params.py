@@ -56,6 +56,14 @@ class Localizer(Section):
     """Largest difference in height, and front to back, between the two heads."""
 
 
+class Level(Section):
+    """Brightness of a role's series is divided so that this percentile of the body around the hips becomes `value`.
+    The percentile is one that neither fluid in a joint nor a bladder moves."""
+
+    percentile: float
+    value: float
+
+
 class N4(Section):
     """N4 bias correction (SimpleITK) of the coarse field."""
 
@@ -86,8 +94,7 @@ class Params(Section):
     min_slices: int
     """A series with fewer slices is a scout, not a role."""
     localizer: Localizer
-    percentiles: tuple[float, float]
-    """Of the body around the hips: intensity that becomes 0 and 1, for each series."""
+    levels: dict[Literal["t1", "fluid", "contrast"], Level]
     ceiling: float
     """Normalized intensity is cut here, so that a few bright voxels do not use up the 16 bits."""
     n4: N4

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from tasks.domain.errors import BadInput
 from tasks.domain.hip import ROLES, SIDES, Side, hip_visit
 from tasks.domain.volume import Grid, Volume
 from tasks.standardize import intensity
-from tasks.standardize.locate import RAYS, Head, Located, block_mean, locate
+from tasks.standardize.locate import ROUGH, Head, Located, block_mean, locate
 from tasks.standardize.params import Params
 from tasks.standardize.roles import Candidate, candidate, rank
 from tasks.store import archives, hips
@@ -23,12 +24,13 @@ from tasks.store.resample import resample
 from tasks.store.series import read_stacks, volume
 
 Row = dict[str, Any]
+Name = Literal["t1", "fluid", "contrast"]
 
 
 def process(item: Item, params: Params, out: Path) -> list[Row]:
     """Rows of both tables, told apart by the column `table` (hips | series); writes `<hip_visit>.safetensors`."""
     found, rows = read(item, params)
-    groups: dict[str, dict[str, Candidate]] = {}
+    groups: dict[str, dict[Name, Candidate]] = {}
     for one in sorted((c for c in found if c.role), key=lambda c: rank(c, params)):
         # Without a frame of reference a series shares its place with its own study's series only by assumption.
         frame = one.stack.frame_of_reference or one.stack.study
@@ -36,29 +38,63 @@ def process(item: Item, params: Params, out: Path) -> list[Row]:
         if one.role in roles:
             rows.append(series_row(one, "unused", f"another series of this visit is a better {one.role}"))
         else:
-            roles[one.role] = one
+            roles[one.role] = one  # type: ignore[index]
     for one in found:
         if not one.role:
             rows.append(series_row(one, "unused", one.why))
-    placed = {frame: (roles, *localize(roles, params)) for frame, roles in groups.items()}
-    # The frame of reference with T1 and most heads leads; another adds the roles that it lacks.
-    order = sorted(placed, key=lambda f: (-len(placed[f][1].heads), "t1" not in placed[f][0], f))
+    places = [place_of(frame, roles, params) for frame, roles in sorted(groups.items())]
+    # The frame of reference with most heads and T1 leads; another adds the roles that it lacks.
+    places.sort(key=lambda place: (-len(place.located.heads), "t1" not in place.roles, place.frame))
     used: set[str] = set()
     answer: list[Row] = []
     for side in SIDES:
-        row = hip_row(item, side, [placed[frame] for frame in order], params, out, used)
+        row = hip_row(item, side, places, params, out, used)
         if row is not None:
             answer.append(row)
-    for roles, located, _ in placed.values():
-        for one in roles.values():
-            key = one.stack.series + one.role
-            if key in used:
-                rows.append(series_row(one, "used", ""))
-            else:
-                reason = "no hip could be measured in it" if located.heads else "no femoral head was found in it"
-                rows.append(series_row(one, "unused", reason))
+    for place in places:
+        for ready in place.roles.values():
+            series = ready.one.stack.series
+            why = "no hip could be measured in it" if place.located.heads else "no femoral head was found in it"
+            status, reason = ("used", "") if series in used else ("unused", why)
+            rows.append(series_row(ready.one, status, reason) | ready.quality)
     rows.sort(key=lambda row: (row["series"], row["role"], row["reason"]))
     return answer + rows
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A series with its role: the image that is resampled, the intensity that becomes 1, and QC about the hips."""
+
+    one: Candidate
+    image: Volume
+    unit: float
+    quality: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One frame of reference: its series, and the heads that the series of role `by` showed."""
+
+    frame: str
+    roles: dict[str, Ready]
+    located: Located
+    by: str
+
+
+def place_of(frame: str, roles: dict[Name, Candidate], params: Params) -> Place:
+    located, by = localize(roles, params)
+    centres = [head.centre for head in located.heads.values()]
+    ready: dict[str, Ready] = {}
+    for role, one in roles.items():
+        image = intensity.unbiased(one.volume, params.n4) if params.n4.enabled and centres else one.volume
+        boxes = intensity.around(image, centres)
+        if not boxes:
+            ready[role] = Ready(one, image, 1.0, {})
+            continue
+        values, body = intensity.sample(boxes)
+        found = intensity.quality(boxes, values, body, float(image.array.max()))
+        ready[role] = Ready(one, image, intensity.unit(body, params.levels[role]), found)
+    return Place(frame, ready, located, by)
 
 
 def read(item: Item, params: Params) -> tuple[list[Candidate], list[Row]]:
@@ -87,10 +123,11 @@ def read(item: Item, params: Params) -> tuple[list[Candidate], list[Row]]:
     return found, rows
 
 
-def localize(roles: dict[str, Candidate], params: Params) -> tuple[Located, str]:
+def localize(roles: dict[Name, Candidate], params: Params) -> tuple[Located, str]:
     """Heads in one frame of reference, by its T1, else by contrast or fluid; and the role that showed them."""
     best, by = Located(), ""
-    for role in ("t1", "contrast", "fluid"):
+    order: tuple[Name, ...] = ("t1", "contrast", "fluid")
+    for role in order:
         if role not in roles:
             continue
         located = locate(roles[role].volume, 1 if role == "t1" else 0, params.localizer)
@@ -101,115 +138,96 @@ def localize(roles: dict[str, Candidate], params: Params) -> tuple[Located, str]
     return best, by
 
 
-def hip_row(
-    item: Item,
-    side: Side,
-    placed: list[tuple[dict[str, Candidate], Located, str]],
-    params: Params,
-    out: Path,
-    used: set[str],
-) -> Row | None:
+def hip_row(item: Item, side: Side, places: list[Place], params: Params, out: Path, used: set[str]) -> Row | None:
     """One hip: its row, and its file when it is ok. None where the visit does not show this side at all."""
     key = hip_visit(item.payload["study"], side)
     row: Row = {
         "table": "hips", "hip_visit": key, "subject": item.payload["subject"], "study": item.payload["study"],
         "side": side, "roles": "", "status": "not_measurable", "reason": "", "file": "", "digest": "", "owns": "",
     }  # fmt: skip
-    there = [(roles, located, by) for roles, located, by in placed if side in located.heads]
+    there = [place for place in places if side in place.located.heads]
     if not there:
-        reasons = [located.missing[side] for _, located, _ in placed if side in located.missing]
-        one_hip = any(located.heads for _, located, _ in placed) and not reasons
-        if one_hip:
+        reasons = [place.located.missing[side] for place in places if side in place.located.missing]
+        if not reasons and any(place.located.heads for place in places):
             return None
         return row | {"reason": reasons[0] if reasons else "no series of the protocol's roles"}
-    roles, located, by = there[0]
-    head = located.heads[side]
+    first = there[0]
+    head = first.located.heads[side]
     x, y, z = (float(v) for v in head.centre)
     row |= {
         "center_x_mm": x, "center_y_mm": y, "center_z_mm": z, "radius_mm": head.radius,
-        "confidence": head.confidence, "located_by": by, "side_from": located.side_from,
-        "conflict": conflicts(located, roles, side), "frame_of_reference": roles[by].stack.frame_of_reference,
+        "confidence": head.confidence, "located_by": first.by, "side_from": first.located.side_from,
+        "conflict": conflicts(first, side), "frame_of_reference": first.roles[first.by].one.stack.frame_of_reference,
     }  # fmt: skip
-    chosen: dict[str, tuple[Candidate, Head, list[NDArray]]] = {}
+    chosen: dict[str, tuple[Ready, Head]] = {}
     left_out: list[str] = []
-    for roles, located, _ in there:
-        for role in ROLES:
-            if role not in roles or role in chosen:
+    for place in there:
+        for role, ready in place.roles.items():
+            if role in chosen:
                 continue
-            shown = coverage(roles[role].volume, located.heads[side])
-            if shown < params.quality.coverage:
-                left_out.append(f"{role} shows {shown:.0%} of the head")
-                continue
-            centres = [h.centre for h in located.heads.values()]
-            chosen[role] = (roles[role], located.heads[side], centres)
+            seen = coverage(ready.image, place.located.heads[side])
+            if seen < params.quality.coverage:
+                left_out.append(f"{role} shows {seen:.0%} of the head")
+            elif ready.quality["clipped"] > params.quality.clipped:
+                left_out.append(f"{role} is clipped in {ready.quality['clipped']:.0%} of its voxels")
+            else:
+                chosen[role] = (ready, place.located.heads[side])
+    row["roles"] = "+".join(role for role in ROLES if role in chosen)
+    row["left_out"] = "; ".join(left_out)
+    refused = refusal(row, chosen, first.by, params)
+    if refused:
+        return row | refused
     tensors: dict[str, NDArray] = {}
-    per_tensor = ("scale", "grids", "sources", "source_spacing_mm", "patient_affine", "frame_of_reference")
-    meta: Row = {name: {} for name in per_tensor}
-    for role in list(chosen):
-        one, place, centres = chosen[role]
-        image = intensity.unbiased(one.volume, params.n4) if params.n4.enabled else one.volume
-        boxes = intensity.around(image, centres)
-        level = intensity.levels(boxes, params.percentiles)
-        found = intensity.quality(boxes, level, float(image.array.max()))
-        row |= {f"{name}_{role}": value for name, value in found.items()}
-        if found["clipped"] > params.quality.clipped:
-            left_out.append(f"{role} is clipped in {found['clipped']:.0%} of its voxels")
-            del chosen[role]
-            continue
+    meta: Row = {name: {} for name in ("scale", "grids", "sources", "patient_affine", "frame_of_reference")}
+    meta |= {"center_lps": [x, y, z], "side": side, "mirrored": side == "R"}
+    for role, (ready, where) in chosen.items():
+        used.add(ready.one.stack.series)
         grids = {role: params.visit_grid.grid()}
         if role == "contrast":
             grids["contrast_fine"] = params.fine_grid.grid()
         for name, grid in grids.items():
-            affine = grid.patient_affine(place.centre, side)
-            values = (on_grid(image, affine, grid) - level[0]) / (level[1] - level[0])
+            affine = grid.patient_affine(where.centre, side)
+            values = on_grid(ready.image, affine, grid) * np.float32(1 / ready.unit)
             tensors[name], meta["scale"][name] = hips.quantize(np.clip(values, -params.ceiling, params.ceiling))
             meta["grids"][name] = {"shape": list(grid.shape), "spacing": list(grid.spacing)}
-            meta["sources"][name] = one.stack.series
-            meta["source_spacing_mm"][name] = [round(float(mm), 4) for mm in image.spacing]
+            meta["sources"][name] = ready.one.stack.series
             meta["patient_affine"][name] = affine.tolist()
-            meta["frame_of_reference"][name] = one.stack.frame_of_reference
-    row["roles"] = "+".join(role for role in ROLES if role in chosen)
-    row["left_out"] = "; ".join(left_out)
-    refused = refusal(row, chosen, by, params)
-    if refused:
-        return row | refused
-    for one, _, _ in chosen.values():
-        used.add(one.stack.series + one.role)
-    meta |= {"center_lps": [x, y, z], "side": side, "mirrored": side == "R"}
+            meta["frame_of_reference"][name] = ready.one.stack.frame_of_reference
+    leading = first.by if first.by in chosen else next(iter(chosen))
     row |= {
-        "coverage_fraction": float(np.mean([coverage(one.volume, place) for one, place, _ in chosen.values()])),
-        "snr": row[f"snr_{by}"] if by in chosen else row[f"snr_{next(iter(chosen))}"],
+        "coverage_fraction": float(np.mean([coverage(ready.image, where) for ready, where in chosen.values()])),
+        "snr": chosen[leading][0].quality["snr"], "clipped": chosen[leading][0].quality["clipped"],
         "status": "ok", "digest": digest(tensors, meta), "file": f"{key}.safetensors", "owns": f"{key}.safetensors",
     }  # fmt: skip
     hips.write(out / row["file"], hips.HipFile(tensors, meta))
     return row
 
 
-def refusal(row: Row, chosen: dict[str, Any], by: str, params: Params) -> Row | None:
+def refusal(row: Row, chosen: dict[str, tuple[Ready, Head]], by: str, params: Params) -> Row | None:
     """Status and reason of a hip that was found and yet is not used."""
     if not chosen:
         return {"status": "not_measurable", "reason": row["left_out"] or "no role shows the head"}
     for role, wanted in params.roles.items():
         if wanted.missing == "not_measurable" and role not in chosen:
             return {"status": "not_measurable", "reason": f"no {role}; {row['left_out']}".rstrip("; ")}
-    snr = row[f"snr_{by}"] if by in chosen else row[f"snr_{next(iter(chosen))}"]
+    snr = chosen[by if by in chosen else next(iter(chosen))][0].quality["snr"]
     if snr < params.quality.snr:
         return {"status": "rejected", "reason": f"SNR {snr:.1f}, below {params.quality.snr:g}"}
     return None
 
 
-def conflicts(located: Located, roles: dict[str, Candidate], side: Side) -> str:
+def conflicts(place: Place, side: Side) -> str:
     """Where the header or a second look disagrees with the side that geometry gave. Geometry is kept."""
-    notes = [located.conflict] if located.conflict else []
-    said = {one.stack.laterality for one in roles.values() if one.stack.laterality in SIDES}
-    if len(located.heads) == 1 and said and side not in said:
+    notes = [place.located.conflict] if place.located.conflict else []
+    said = {ready.one.stack.laterality for ready in place.roles.values()} & set(SIDES)
+    if len(place.located.heads) == 1 and said and side not in said:
         notes.append(f"Laterality says {'+'.join(sorted(said))}")
     return "; ".join(notes)
 
 
 def coverage(image: Volume, head: Head) -> float:
     """Share of the ball of the head (and its rim) that lies in the volume."""
-    shells = np.concatenate([RAYS * (head.radius * share) for share in (0.4, 0.7, 0.9, 1.05)])
+    shells = np.concatenate([ROUGH.rays * (head.radius * share) for share in (0.4, 0.7, 0.9, 1.05)])
     index = image.to_index(head.centre + shells)
     return float(((index > -0.5) & (index < np.array(image.array.shape) - 0.5)).all(axis=1).mean())
 

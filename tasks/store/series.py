@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 
 from tasks.domain.errors import BadInput
 from tasks.domain.volume import Volume
@@ -36,6 +38,18 @@ DRIFT_MM = 0.75
 """Slices may lie this far beside the straight line through their origins."""
 TILT_DEG = 30.0
 """That line may lean by this much against the slices' normal; such a sheared stack keeps its true affine."""
+
+_PHYSICS_TAGS = [
+    Tag(tag_for_keyword(keyword) or 0)
+    for keyword in (
+        "ImageType", "RepetitionTime", "EchoTime", "InversionTime", "ScanOptions", "SequenceVariant",
+        "SpectrallySelectedSuppression", "ContrastBolusAgent", "ContrastBolusAgentSequence",
+        "ContrastBolusIngredient", "MRAcquisitionType", "TemporalPositionIdentifier", "AcquisitionNumber",
+        "DiffusionBValue", "FrameType", "EffectiveEchoTime", "InversionTimes", "SpectrallySelectedExcitation",
+        "TemporalPositionIndex",
+    )
+]  # fmt: skip
+"""All that `physics_of` reads."""
 
 UNCOMPRESSED = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -192,8 +206,23 @@ def _frame(
         thickness=_number(measures.get("SliceThickness")) or 0.0,
         slope=_number(transform.get("RescaleSlope")) or 1.0,
         intercept=_number(transform.get("RescaleIntercept")) or 0.0,
-        physics=tuple(sorted(physics_of(dataset, group).items())),
+        physics=_physics(dataset, group, classic is not None),
     )
+
+
+def _physics(dataset: Dataset, group: Any, classic: bool) -> tuple[tuple[str, Any], ...]:
+    """`physics_of`, worked out once for classic objects that agree in the raw bytes of all that it reads."""
+    if not classic:
+        return tuple(sorted(physics_of(dataset, group).items()))
+    raw = tuple(str(dataset.get_item(tag).value) if tag in dataset else None for tag in _PHYSICS_TAGS)
+    if raw not in _known:
+        if len(_known) > 1000:
+            _known.clear()
+        _known[raw] = tuple(sorted(physics_of(dataset, group).items()))
+    return _known[raw]
+
+
+_known: dict[tuple, tuple[tuple[str, Any], ...]] = {}
 
 
 def physics_of(dataset: Dataset, group: Any) -> dict[str, Any]:
