@@ -72,7 +72,7 @@ def assign(
         fold, reason = dealt[person_of[subject]], "merged with another identity"
         if out & set(own):
             fold, reason = WITHDRAWN, "consent withdrawn"
-        elif fold != TEST and outside & set(own):
+        elif outside & set(own) and not any(before.get(identity) == TEST for identity in own):
             fold, reason = EXTERNAL, "its site is external"
         elif before.get(subject) == WITHDRAWN:
             reason = "consent given again"
