@@ -13,6 +13,7 @@ from pathlib import Path
 from tasks.anonymize.params import Params, options
 
 _RULES = Path(__file__).parent / "rules"
+_SELECTOR_UN = 0x0072006D
 _TEMPORAL = {"modified": b"MODIFIED", "full": b"UNMODIFIED", "removed": b"REMOVED"}
 _BULK = frozenset((b"OB", b"OW", b"OF", b"OD", b"OL", b"OV"))
 _BULK_TAGS = frozenset(
@@ -113,6 +114,8 @@ def _every(found: Found, params: Params, subject: str) -> Iterator[str]:
             yield f"unknown element {_tag(tag)}"
             continue
         value = raw.strip(b" \0")
+        if raw and ((vr == b"UN" and tag != _SELECTOR_UN) or (vr in _BULK and tag not in _BULK_TAGS and value)):
+            yield f"bulk data {_tag(tag)}"
         action = rules.get(tag, "")
         if action == "X" or (action in ("Z", "X/Z") and value not in (b"", *own)):
             yield f"forbidden element {_tag(tag)}"

@@ -55,8 +55,8 @@ def clean(text: str, own: frozenset[str] = frozenset()) -> str:
                 if found[after][0].casefold() in surnames or found[after][0].istitle():
                     keep[after] = False
     for index, (token, _, _) in enumerate(found):
-        beside = [keep[near] for near in (index - 1, index + 1) if 0 <= near < len(found)]
-        if keep[index] and token.casefold() in surnames and not all(beside):
+        near = [n for n in (index - 1, index + 1) if 0 <= n < len(found)]
+        if token.casefold() in surnames and any(not keep[n] and found[n][0].isalpha() for n in near):
             keep[index] = False
     pieces: list[str] = []
     last = -1
