@@ -6,7 +6,7 @@ centres of the heads in LPS mm for each hip-visit; effects.json: true treatment 
 string planted) and OUT/montage.png. Lengths in mm, angles in degrees, times in days or months as the name says.
 """
 
-from tasks.phantom.cohort import Summary, write_cohort
+from tasks.phantom.cohort import Summary, one_study, write_cohort
 from tasks.phantom.disease import simulate
 
-__all__ = ["Summary", "simulate", "write_cohort"]
+__all__ = ["Summary", "one_study", "simulate", "write_cohort"]

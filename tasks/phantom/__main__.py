@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with local(preload=("tasks.phantom.cohort",)) as mapper:
         made = write_cohort(given.out, given.patients, given.seed, given.site, mapper, progress)
-    print(f"{made.patients} patients, {made.studies} studies, {made.files} files, {made.bytes / 1e6:.0f} MB in {given.out}")
+    size = f"{made.files} files, {made.bytes / 1e6:.0f} MB"
+    print(f"{made.patients} patients, {made.studies} studies, {size} in {given.out}")
     print(f"{made.progressed} of {made.landmarks} visits followed for 12 months progress within them")
 
 

@@ -29,9 +29,9 @@ SIGNAL: dict[str, tuple[float, float, float]] = {
     "marrow": (0.80, 0.10, 0.16),
     "red_marrow": (0.52, 0.20, 0.30),
     "cartilage": (0.40, 0.40, 0.34),
-    "fluid": (0.20, 1.05, 0.20),
-    "synovium": (0.34, 0.45, 0.62),
-    "bladder": (0.17, 1.15, 0.22),
+    "fluid": (0.22, 0.95, 0.20),
+    "synovium": (0.34, 0.42, 0.55),
+    "bladder": (0.17, 1.05, 0.22),
     "organ": (0.30, 0.45, 0.50),
     "bowel": (0.36, 0.35, 0.45),
     "gas": (0.04, 0.03, 0.04),
@@ -86,31 +86,56 @@ VESSELS: tuple[Shape, ...] = (
     Capsule("blood", (0, 12, -44), (46, 24, -12), 1.7, 1.2),
 )
 PELVIS: tuple[Shape, ...] = (
-    Ellipsoid("red_marrow", (-9, 4, 40), (27, 26, 20)),  # roof of the acetabulum
-    Capsule("red_marrow", (-12, 6, 44), (14, 12, 128), 12, 6, 2.4),  # ilium
-    Capsule("red_marrow", (-31, 8, 22), (-32, 12, -24), 7, 8, 2.6),  # medial wall
-    Capsule("red_marrow", (-34, 22, -22), (-36, 28, -62), 12, 13, 1.2),  # ischium
-    Capsule("red_marrow", (-36, 18, -62), (-66, -12, -58), 9, 6, 1.0),  # inferior ramus
-    Capsule("red_marrow", (-26, -16, -8), (-80, -32, -24), 9, 10, 1.0),  # superior ramus
+    Ellipsoid("marrow", (-9, 4, 38), (26, 26, 17)),  # roof of the acetabulum
+    Capsule("marrow", (-11, 6, 44), (-3, 8, 84), 13, 7.5, 2.2),  # ilium
+    Capsule("marrow", (-3, 8, 84), (20, 14, 140), 7.5, 9.5, 2.6),
+    Capsule("marrow", (-31, 8, 26), (-33, 12, -24), 7, 8, 2.6),  # medial wall
+    Capsule("marrow", (-33, 22, -20), (-36, 28, -60), 12, 13, 1.2),  # ischium
+    Capsule("marrow", (-37, 18, -60), (-68, -10, -56), 10, 6, 1.0),  # inferior ramus
+    Capsule("marrow", (-27, -14, -4), (-80, -32, -24), 9, 11, 1.0),  # superior ramus
 )
 FEMUR: tuple[tuple[Shape, float], ...] = (  # with the thickness of its cortex
-    (Capsule("red_marrow", (8, 1.5, -6), NECK_END, 15.5, 16.5), 2.2),
-    (Capsule("marrow", (50, 13, -18), (55, 15, -34), 14, 15, 1.2), 1.6),  # greater trochanter
-    (Capsule("red_marrow", (47, 10, -34), (42, 8, -80), 18, 14.5), 3.4),
-    (Capsule("marrow", (26, 20, -62), (34, 14, -66), 7, 9), 1.6),  # lesser trochanter
-    (Capsule("marrow", (42, 8, -78), (32, 4, -240), 14.5, 13.0), 5.2),
+    (Capsule("marrow", (8, 1.5, -6), NECK_END, 15.5, 16.0), 2.0),
+    (Capsule("marrow", (49, 12, -16), (52, 14, -36), 13.5, 15, 1.2), 1.4),  # greater trochanter
+    (Capsule("marrow", (46, 10, -36), (41, 8, -82), 18.5, 14.5), 3.0),
+    (Capsule("marrow", (27, 19, -60), (34, 14, -66), 7, 9), 1.6),  # lesser trochanter
+    (Capsule("marrow", (41, 8, -80), (32, 4, -245), 14.5, 13.0), 5.0),
+)
+CAVITY: tuple[Shape, ...] = (
+    Ellipsoid("fat", (0, 0, 62), (47, 80, 92)),  # the pelvis, about its organs
+    Ellipsoid("fat", (0, 2, -66), (22, 60, 52)),  # the perineum
 )
 MIDLINE: tuple[Shape, ...] = (
-    Ellipsoid("bladder", (0, -14, 22), (40, 34, 25)),
-    Ellipsoid("organ", (2, 14, -8), (23, 20, 17)),
+    Ellipsoid("bladder", (0, -14, 22), (38, 34, 23)),
+    Ellipsoid("organ", (2, 14, -10), (22, 20, 17)),
     Capsule("bowel", (0, 44, 70), (0, 40, -20), 16, 13),
-    Ellipsoid("bowel", (-34, -6, 78), (25, 24, 19)),
-    Ellipsoid("bowel", (28, 4, 82), (28, 26, 21)),
-    Ellipsoid("bowel", (2, -18, 104), (34, 22, 17)),
-    Ellipsoid("bowel", (-56, 10, 108), (20, 22, 24)),
-    Ellipsoid("bowel", (58, 8, 112), (21, 20, 22)),
-    Ellipsoid("gas", (22, -6, 90), (11, 12, 6)),
+    Ellipsoid("bowel", (-27, -6, 74), (19, 24, 17)),
+    Ellipsoid("bowel", (24, 4, 80), (22, 26, 19)),
+    Ellipsoid("bowel", (-4, -18, 108), (28, 22, 17)),
+    Ellipsoid("bowel", (-36, 10, 112), (15, 22, 21)),
+    Ellipsoid("bowel", (38, 8, 116), (15, 20, 19)),
+    Ellipsoid("gas", (20, -6, 87), (9, 12, 5)),
 )
+
+
+@dataclass(frozen=True)
+class Warp:
+    """Bends straight shapes a little, each body in its own way. amplitude: mm; (coordinate, wave) -> two sines."""
+
+    amplitude: float
+    phases: NDArray[np.float64]  # (3, 2, 2)
+    lengths: NDArray[np.float64]  # (3, 2, 2), mm
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, amplitude: float) -> Warp:
+        return cls(amplitude, rng.uniform(0, 2 * np.pi, (3, 2, 2)), rng.uniform(45, 130, (3, 2, 2)))
+
+    def wave(self, coordinate: int, number: int, at: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Displacement in mm, zero at the origin."""
+        total = np.zeros_like(at)
+        for phase, length in zip(self.phases[coordinate, number], self.lengths[coordinate, number], strict=True):
+            total += np.sin(at * np.float32(2 * np.pi / length) + np.float32(phase)) - np.float32(np.sin(phase))
+        return total * np.float32(self.amplitude)
 
 
 @dataclass
@@ -125,6 +150,13 @@ class Canvas:
     def blank(cls, shape: tuple[int, int, int], affine: Vector, channels: tuple[int, ...]) -> Canvas:
         return cls(affine, channels, np.zeros((len(channels), *shape), np.float32))
 
+    def halved(self) -> Canvas:
+        """A blank canvas of every other row and column, and one beyond the end, for `refine`."""
+        slices, rows, columns = self.signal.shape[1:]
+        return Canvas.blank(
+            (slices, rows // 2 + 1, columns // 2 + 1), self.affine @ np.diag([1.0, 2.0, 2.0, 1.0]), self.channels
+        )
+
     def box(self, centre: Vector, reach: float | Vector) -> Box | None:
         """Voxels within `reach` mm of `centre` (LPS), or None if there are none."""
         steps = np.linalg.norm(self.affine[:3, :3], axis=0)
@@ -134,15 +166,32 @@ class Canvas:
         high = np.clip(np.ceil(middle + reach / steps) + 1, 0, shape).astype(int)
         return None if (high <= low).any() else tuple(slice(a, b) for a, b in zip(low, high, strict=True))  # type: ignore[return-value]
 
-    def coordinates(self, box: Box, local: Vector) -> list[NDArray[np.float32]]:
-        """x, y, z of the box's voxels in the space that 4x4 `local` maps LPS to."""
+    def coordinates(
+        self, box: Box, local: Vector, warp: Warp | None = None, coarse: bool = False
+    ) -> list[NDArray[np.float32]]:
+        """x, y, z of the box's voxels in the space that 4x4 `local` maps LPS to, bent by `warp`.
+
+        `coarse`: every other row and column only, and one beyond the end, for `refine`.
+        """
         matrix = local @ self.affine
-        d, h, w = (np.arange(part.start, part.stop, dtype=np.float32) for part in box)
-        return [
-            (np.float32(row[0]) * d + np.float32(row[3]))[:, None, None]
-            + ((np.float32(row[1]) * h)[:, None] + (np.float32(row[2]) * w)[None])[None]
-            for row in matrix[:3]
+        steps = (1, 2, 2) if coarse else (1, 1, 1)
+        along = [
+            np.arange(part.start, part.stop + step - 1 if step > 1 else part.stop, step, dtype=np.float32)
+            for part, step in zip(box, steps, strict=True)
         ]
+        result = []
+        for number, row in enumerate(matrix[:3]):
+            d, h, w = (np.float32(step) * index for step, index in zip(row[:3], along, strict=True))
+            d = d + np.float32(row[3])
+            if warp is not None and number != 1:  # x bends along the slice's rows, z along its columns; both from y
+                turns = (warp.wave(number, 0, along[0] * np.float32(matrix[1, 0])), None, None)
+                d = d + turns[0]
+                if number == 0:
+                    h = h + warp.wave(0, 1, along[1] * np.float32(matrix[2, 1]) + np.float32(matrix[2, 3]))
+                else:
+                    w = w + warp.wave(2, 1, along[2] * np.float32(matrix[0, 2]) + np.float32(matrix[0, 3]))
+            result.append(d[:, None, None] + (h[:, None] + w[None])[None])
+        return result
 
     def paint(self, box: Box, amount: NDArray[np.float32], tissue: str | tuple[float, ...]) -> None:
         """Blend `tissue` in by `amount` (0 to 1)."""
@@ -155,6 +204,19 @@ class Canvas:
     def softness(self) -> float:
         """Width in mm over which an edge is shared between two tissues: about one pixel."""
         return float(np.linalg.norm(self.affine[:3, 2])) * 1.15
+
+
+def refine(coarse: NDArray[np.float32], box: Box) -> NDArray[np.float32]:
+    """Values at every other row and column -> at every one of `box`, linearly between."""
+    rows, columns = (part.stop - part.start for part in box[1:])
+    tall = np.empty((coarse.shape[0], 2 * coarse.shape[1] - 1, coarse.shape[2]), np.float32)
+    tall[:, ::2] = coarse
+    tall[:, 1::2] = (coarse[:, 1:] + coarse[:, :-1]) * np.float32(0.5)
+    tall = tall[:, :rows]
+    wide = np.empty((*tall.shape[:2], 2 * coarse.shape[2] - 1), np.float32)
+    wide[:, :, ::2] = tall
+    wide[:, :, 1::2] = (tall[:, :, 1:] + tall[:, :, :-1]) * np.float32(0.5)
+    return wide[:, :, :columns]
 
 
 def inside(distance: NDArray[np.float32], softness: float) -> NDArray[np.float32]:
@@ -192,37 +254,91 @@ def extent(shape: Shape, grow: float = 0.0) -> tuple[Vector, Vector]:
     return (a + b) / 2, np.abs(a - b) / 2 + radius * np.array([1.0, max(shape.flat, 1.0), 1.0])
 
 
-def draw(canvas: Canvas, shape: Shape, local: Vector, scale: float, *, grow: float = 0.0, tissue: str | tuple[float, ...] | None = None,
-         grain: NDArray[np.float32] | None = None) -> None:  # fmt: skip
-    """Paint one shape given in a local space (4x4 `local`: LPS -> local mm) of a body `scale` times the standard."""
+def _thinnest(shape: Shape) -> float:
+    return (
+        min(shape.radii) if isinstance(shape, Ellipsoid) else min(shape.radius_a, shape.radius_b) * min(shape.flat, 1)
+    )
+
+
+def place(
+    canvas: Canvas, shapes: tuple[Shape, ...], local: Vector, scale: float, grow: float
+) -> tuple[Box, Vector] | None:
+    """The box around shapes on the grid, and 4x4 LPS -> the standard body's mm."""
     to_standard = np.diag([1 / scale, 1 / scale, 1 / scale, 1.0]) @ local
-    centre, half = extent(shape, grow + canvas.softness)
+    bounds = [extent(shape, grow) for shape in shapes]
+    low = np.min([centre - half for centre, half in bounds], axis=0)
+    high = np.max([centre + half for centre, half in bounds], axis=0)
     back = np.linalg.inv(to_standard)
-    reach = np.abs(back[:3, :3]) @ half  # along LPS
-    steps = np.abs(np.linalg.inv(canvas.affine[:3, :3])) @ reach  # along the grid
-    box = canvas.box(back[:3, :3] @ centre + back[:3, 3], steps * np.linalg.norm(canvas.affine[:3, :3], axis=0))
-    if box is None:
+    reach = np.abs(np.linalg.inv(canvas.affine[:3, :3]) @ back[:3, :3]) @ ((high - low) / 2)  # in voxels
+    box = canvas.box(
+        back[:3, :3] @ ((low + high) / 2) + back[:3, 3], reach * np.linalg.norm(canvas.affine[:3, :3], axis=0)
+    )
+    return None if box is None else (box, to_standard)
+
+
+def draw(
+    canvas: Canvas,
+    shape: Shape,
+    local: Vector,
+    scale: float,
+    *,
+    warp: Warp | None = None,
+    layers: tuple[tuple[float, str | tuple[float, ...]], ...] = (),
+) -> None:
+    """Paint one shape given in a local space (4x4 `local`: LPS -> local mm) of a body `scale` times the standard.
+
+    `layers` are (grow in mm, tissue), outermost first; without them the shape's own tissue is painted.
+    """
+    layers = layers or ((0.0, shape.tissue),)
+    bend = 4 * warp.amplitude if warp else 0.0
+    placed = place(canvas, (shape,), local, scale, max(grow for grow, _ in layers) + canvas.softness + bend)
+    if placed is None:
         return
-    xyz = canvas.coordinates(box, to_standard)
-    amount = inside(distance(shape, xyz, grow) * np.float32(scale), canvas.softness)
-    canvas.paint(box, amount, tissue or shape.tissue)
+    box, to_standard = placed
+    coarse = _thinnest(shape) > 4 * canvas.softness
+    gap = distance(shape, canvas.coordinates(box, to_standard, warp, coarse)) * np.float32(scale)
+    if coarse:
+        gap = refine(gap, box)
+    for grow, tissue in layers:
+        canvas.paint(box, inside(gap - np.float32(grow * scale), canvas.softness), tissue)
 
 
-def background(canvas: Canvas, local: Vector, scale: float, fat_mm: float, half_width: float) -> None:
-    """Skin, subcutaneous fat and fascia of pelvis and thighs. `half_width` is from the midline to a head's centre."""
-    box = tuple(slice(0, n) for n in canvas.signal.shape[1:])
-    x, y, z = canvas.coordinates(box, local)  # type: ignore[arg-type]
-    x, y, z = np.abs(x) / np.float32(scale), y / np.float32(scale), z / np.float32(scale)
+def union(
+    shapes: tuple[tuple[Shape, float], ...], xyz: list[NDArray[np.float32]], blend: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Signed distances to the smooth union of bones (shape, cortex in mm): (outer surface, inner surface)."""
+    outer = inner = None
+    for shape, cortex in shapes:
+        gap = distance(shape, xyz)
+        outer = gap if outer is None else _smooth_least(outer, gap, blend)
+        deep = gap + np.float32(cortex)
+        inner = deep if inner is None else _smooth_least(inner, deep, blend)
+    assert outer is not None and inner is not None
+    return outer, inner
+
+
+def _smooth_least(a: NDArray[np.float32], b: NDArray[np.float32], blend: float) -> NDArray[np.float32]:
+    near = np.maximum(np.float32(blend) - np.abs(a - b), 0)
+    return np.minimum(a, b) - near * near * np.float32(0.25 / blend)
+
+
+def background(canvas: Canvas, local: Vector, scale: float, fat_mm: float, half_width: float, warp: Warp) -> None:
+    """Skin, subcutaneous fat, and muscle throughout. `half_width` is from the midline to a head's centre."""
+    box: Box = tuple(slice(0, n) for n in canvas.signal.shape[1:])  # type: ignore[assignment]
+    x, y, z = canvas.coordinates(box, local, warp, coarse=True)
+    x, y, z = np.abs(x) * np.float32(1 / scale), y * np.float32(1 / scale), z * np.float32(1 / scale)
     width = np.float32(half_width / scale)
-    trunk = np.sqrt((x / (width + 62 + fat_mm)) ** 2 + (y / 118) ** 2 + ((z - 30).clip(0) / 420) ** 2 + ((z + 30).clip(None, 0) / 75) ** 4)
-    trunk = (trunk - 1) * 90
-    centre = width + 6 + (z + 60) * np.float32(0.06)
-    thigh = np.sqrt((x - centre) ** 2 + (y * 0.9) ** 2) - (np.float32(66 + fat_mm) + (z + 60) * np.float32(0.07))
+    below = ((z + 42).clip(None, 0) * np.float32(1 / 52)) ** 2
+    trunk = (x * (1 / (width + np.float32(60 + fat_mm)))) ** 2 + (y * np.float32(1 / 118)) ** 2
+    trunk += ((z - 30).clip(0) * np.float32(1 / 420)) ** 2 + below * below
+    trunk = (np.sqrt(trunk) - 1) * 90
+    centre = width + 2 + (z + 60) * np.float32(0.05)
+    thigh = np.sqrt((x - centre) ** 2 + y * y * np.float32(0.8)) - (
+        np.float32(68 + fat_mm) + (z + 60) * np.float32(0.07)
+    )
     thigh = np.maximum(thigh, z - 10)
-    blend = np.float32(12)
-    mix = np.clip(0.5 + 0.5 * (thigh - trunk) / blend, 0, 1)
-    skin = (thigh * (1 - mix) + trunk * mix - blend * mix * (1 - mix)) * np.float32(scale)
-    canvas.paint(box, inside(skin, canvas.softness), "skin")  # type: ignore[arg-type]
-    canvas.paint(box, inside(skin + 2.0, canvas.softness), "fat")  # type: ignore[arg-type]
-    canvas.paint(box, inside(skin + np.float32(fat_mm * scale), canvas.softness * 1.5), "muscle")  # type: ignore[arg-type]
-    canvas.paint(box, inside(skin + np.float32(fat_mm * scale + 2.5), canvas.softness * 1.5), "fat")  # type: ignore[arg-type]
+    skin = refine(_smooth_least(thigh, trunk, 30.0) * np.float32(scale), box)
+    soft = canvas.softness
+    canvas.paint(box, inside(skin, soft), "skin")
+    canvas.paint(box, inside(skin + 2.0, soft), "fat")
+    canvas.paint(box, inside(skin + np.float32(fat_mm * scale), soft * 1.5), "muscle")

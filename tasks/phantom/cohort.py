@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from tasks.phantom.montage import thumbnails, write_montage
 from tasks.phantom.presets import LOG_HR, VESSEL_GAIN_MM
 from tasks.phantom.scanners import SCANNERS
 from tasks.phantom.study import StudyPlan, render
+from tasks.store.items import Mapper
 
-Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 MASKED = (0.85, 0.45)
 """Share of studies in which the first and the second reader draw masks."""
 
@@ -72,7 +72,8 @@ def write_cohort(
     cohort = population(patients, seed, preset)
     where = hospital(site, seed)
     people = [
-        person(site, seed, number, row["sex"], row["age"], row["first_day"]) for number, row in cohort.patients.iterrows()
+        person(site, seed, number, row["sex"], row["age"], row["first_day"])
+        for number, row in enumerate(cohort.patients.to_dict("records"))
     ]
     orders = list(_orders(out, cohort, people, where, seed, site, matrix))
     results: list[dict[str, Any]] = []
@@ -124,7 +125,61 @@ def write_study(order: Order) -> dict[str, Any]:
         truth.append(row)
     files = sum(item.protocol.shape[0] for item in rendered.series)
     small = thumbnails(rendered, order.plan) if order.thumbnails else None
-    return {"truth": truth, "masks": rows, "register": register.as_dict(), "files": files, "bytes": size, "thumbnails": small}
+    return {
+        "truth": truth,
+        "masks": rows,
+        "register": register.as_dict(),
+        "files": files,
+        "bytes": size,
+        "thumbnails": small,
+    }
+
+
+def one_study(
+    out: Path,
+    seed: int = 1,
+    vendor: str = "siemens",
+    visit: int = 0,
+    matrix: float = 2.0,
+    site: str = "local",
+    hips: dict[str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """One small study below `out`/dicom, masks below `out`/annotations: for tests that need a few real files quickly.
+
+    The same seed is the same patient: `visit` 1 is their next visit. `hips` overrides latent values of a side,
+    such as {"L": {"affected": True, "half_angle_deg": 45.0}}. Returns patient_id, study_instance_uid, folder,
+    series {name: uid}, centers {side: LPS mm}, truth (rows), files and phi (as truth/phi.json).
+    """
+    cohort = population(1, seed)
+    where = hospital(site, seed)
+    own = cohort.patients.iloc[0]
+    who = person(site, seed, 0, own["sex"], own["age"], own["first_day"])
+    vendors: list[str] = [scanner.vendor for scanner in SCANNERS]
+    orders = list(_orders(Path(out), cohort, [who], where, seed, site, matrix))
+    order = orders[min(visit, len(orders) - 1)]
+    changed = tuple(row | (hips or {}).get(row["side"], {}) for row in order.plan.hips)
+    number = vendors.index(vendor)
+    order = replace(
+        order,
+        plan=replace(order.plan, scanner=number, hips=changed),
+        visit=replace(order.visit, scanner=number),
+        thumbnails=False,
+    )
+    (Path(out) / "annotations").mkdir(parents=True, exist_ok=True)
+    result = write_study(order)
+    register = Register()
+    plant(register, who, where)
+    register.merge(result["register"])
+    return {
+        "patient_id": who.patient_id,
+        "study_instance_uid": order.visit.study_uid,
+        "folder": Path(out) / "dicom" / order.folder,
+        "series": {name: order.visit.series_uid(name) for name in ("t1", "stir", "ce")},
+        "centers": {row["side"]: [row[f"center_{axis}_mm"] for axis in "xyz"] for row in result["truth"]},
+        "truth": result["truth"],
+        "files": result["files"],
+        "phi": register.as_dict(),
+    }
 
 
 def _masks(folder: Path, order: Order, rendered: Any, register: Register) -> list[dict[str, str]]:
@@ -148,42 +203,74 @@ def _masks(folder: Path, order: Order, rendered: Any, register: Register) -> lis
             (masks.write_nifti if vessel_kind < 0.7 else masks.write_nrrd)(folder / file, volume, contrast.affine)
             for value, side in ((1, "L"), (2, "R")):
                 if (volume == value).any():
-                    rows.append({
-                        "file": file, "study_instance_uid": order.visit.study_uid,
-                        "series_instance_uid": order.visit.series_uid("ce"), "side": side, "reader": reader,
-                        "label": "vessel", "value": str(value),
-                    })  # fmt: skip
+                    rows.append(
+                        {
+                            "file": file,
+                            "study_instance_uid": order.visit.study_uid,
+                            "series_instance_uid": order.visit.series_uid("ce"),
+                            "side": side,
+                            "reader": reader,
+                            "label": "vessel",
+                            "value": str(value),
+                        }
+                    )
     return rows
 
 
-def _orders(out: Path, cohort: Population, people: list[Person], where: Hospital, seed: int, site: str, matrix: float) -> Iterator[Order]:  # fmt: skip
+def _orders(
+    out: Path, cohort: Population, people: list[Person], where: Hospital, seed: int, site: str, matrix: float
+) -> Iterator[Order]:
     rng = np.random.default_rng([seed, 61])
-    for (patient, visit), pair in cohort.visits.groupby(["patient", "visit"]):
+    for key_of_group, pair in cohort.visits.groupby(["patient", "visit"]):
+        patient, visit = (int(part) for part in key_of_group)  # type: ignore[attr-defined, call-overload]
         own = cohort.patients.iloc[patient]
         scanner = int(own["vendor"]) if rng.random() > 0.12 else int(rng.integers(len(SCANNERS)))
         key = f"{site}/{seed}/{patient}/{visit}"
         hips = tuple(
-            {**row, "bifurcations": tuple(cohort.hips["bifurcations"].iloc[row["hip"]])} for row in pair.to_dict("records")
+            {**row, "bifurcations": tuple(cohort.hips["bifurcations"].iloc[row["hip"]])}
+            for row in pair.to_dict("records")
         )
         yield Order(
             out=str(out),
             folder=uid(key, "folder")[-12:],
             plan=StudyPlan(
-                (seed, patient, visit), (seed, patient), scanner, own["sex"], float(own["height_m"]), float(own["weight_kg"]),
-                hips, matrix),  # type: ignore[arg-type]
+                (seed, patient, visit),
+                (seed, patient),
+                scanner,
+                own["sex"],
+                float(own["height_m"]),
+                float(own["weight_kg"]),
+                hips,
+                matrix,
+            ),
             visit=Visit(
-                who=people[patient], where=where, scanner=scanner, key=key,
+                who=people[patient],
+                where=where,
+                scanner=scanner,
+                key=key,
                 day=people[patient].first_visit + dt.timedelta(days=int(pair["days"].iloc[0])),
                 start=dt.time(int(rng.integers(7, 18)), int(rng.integers(0, 60)), int(rng.integers(0, 60))),
-                height_m=float(own["height_m"]), weight_kg=float(own["weight_kg"]),
-                number=int(rng.integers(1000, 99999)), chatty=bool(rng.random() < 0.35)),
+                height_m=float(own["height_m"]),
+                weight_kg=float(own["weight_kg"]),
+                number=int(rng.integers(1000, 99999)),
+                chatty=bool(rng.random() < 0.35),
+            ),
             seed=(seed, patient, visit),
             thumbnails=patient < 6 and visit == 0,
-        )  # fmt: skip
+        )
 
 
-def _tables(out: Path, cohort: Population, people: list[Person], where: Hospital, orders: list[Order], results: list[dict],
-            seed: int, site: str, register: Register) -> None:  # fmt: skip
+def _tables(
+    out: Path,
+    cohort: Population,
+    people: list[Person],
+    where: Hospital,
+    orders: list[Order],
+    results: list[dict],
+    seed: int,
+    site: str,
+    register: Register,
+) -> None:
     uids = {(order.seed[1], order.seed[2]): order.visit.study_uid for order in orders}
     folder = out / "annotations"
     _csv(folder / "labels.csv", records.labels(cohort, people, where, uids, site, seed))
@@ -194,16 +281,28 @@ def _tables(out: Path, cohort: Population, people: list[Person], where: Hospital
 
     found = pd.DataFrame(
         [
-            {"patient": order.seed[1], "visit": order.seed[2], "study_instance_uid": order.visit.study_uid, "folder": order.folder,
-             "patient_id": order.visit.who.patient_id, "date": order.visit.day.isoformat(), "vendor": SCANNERS[order.visit.scanner].vendor} | row
-            for order, result in zip(orders, results, strict=True) for row in result["truth"]
+            {
+                "patient": order.seed[1],
+                "visit": order.seed[2],
+                "study_instance_uid": order.visit.study_uid,
+                "folder": order.folder,
+                "patient_id": order.visit.who.patient_id,
+                "date": order.visit.day.isoformat(),
+                "vendor": SCANNERS[order.visit.scanner].vendor,
+            }
+            | row
+            for order, result in zip(orders, results, strict=True)
+            for row in result["truth"]
         ]
-    )  # fmt: skip
-    truth = cohort.visits.drop(columns=[c for c in cohort.visits if c.startswith("obs_")])
+    )
+    truth = cohort.visits.drop(columns=[column for column in cohort.visits if str(column).startswith("obs_")])
     truth = found.merge(truth, on=["patient", "visit", "side"], how="left")
     _csv(out / "truth" / "hips.csv", truth)
-    causes = {"log_hazard_ratio_of_collapse": LOG_HR, "vessel_gain_mm_at_12_months": VESSEL_GAIN_MM,
-              "vessel_gain_branches_at_12_months": {"vascularized_bone_graft": 2.7}}  # fmt: skip
+    causes = {
+        "log_hazard_ratio_of_collapse": LOG_HR,
+        "vessel_gain_mm_at_12_months": VESSEL_GAIN_MM,
+        "vessel_gain_branches_at_12_months": {"vascularized_bone_graft": 2.7},
+    }
     (out / "truth" / "effects.json").write_text(json.dumps(causes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (out / "truth" / "phi.json").write_text(
         json.dumps(register.as_dict(), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"

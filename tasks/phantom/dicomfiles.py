@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element, write_file_meta_info
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 
 from tasks.phantom.identity import Hospital, Person, Register
 from tasks.phantom.scanners import SCANNERS, Scanner
@@ -113,18 +112,18 @@ def _write_series(folder: Path, visit: Visit, series: Series, number: int, regis
         meta = FileMetaDataset()
         meta.FileMetaInformationVersion = b"\x00\x01"
         meta.MediaStorageSOPClassUID = MRImageStorage
-        meta.MediaStorageSOPInstanceUID = sop
+        meta.MediaStorageSOPInstanceUID = UID(sop)
         meta.TransferSyntaxUID = syntax
-        meta.ImplementationClassUID = IMPLEMENTATION
+        meta.ImplementationClassUID = UID(IMPLEMENTATION)
         meta.ImplementationVersionName = "OFPHANTOM_1"
-        buffer = BytesIO()
+        buffer = DicomBytesIO()
         buffer.write(b"\0" * 128 + b"DICM")
         write_file_meta_info(buffer, meta)
         for tag in sorted(parts):
             buffer.write(parts[tag])
         path = folder / _file_name(visit, scanner, number, int(numbers[index]))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(buffer.getbuffer())
+        path.write_bytes(buffer.getvalue())
         bytes_written += buffer.tell()
         register.add("uids", sop)
     return bytes_written
@@ -158,7 +157,9 @@ def _encode(element: DataElement, syntax: str, charset: tuple[str, ...]) -> byte
     return bytes(buffer.getvalue())
 
 
-def header(visit: Visit, scanner: Scanner, series: Series, number: int, start: dt.datetime, register: Register) -> Dataset:  # fmt: skip
+def header(
+    visit: Visit, scanner: Scanner, series: Series, number: int, start: dt.datetime, register: Register
+) -> Dataset:
     """What all images of a series say."""
     who, where, protocol = visit.who, visit.where, series.protocol
     family = who.latin[0]

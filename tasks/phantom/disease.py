@@ -77,12 +77,14 @@ def jic_type(margin: NDArray[np.float64], affected: NDArray[np.bool_]) -> NDArra
     return np.where(affected, types, "")
 
 
-def simulate(patients: int, seed: int, preset: str = "B2", noise: float = 1.0, horizon_days: float = 365.0) -> pd.DataFrame:
+def simulate(
+    patients: int, seed: int, preset: str = "B2", noise: float = 1.0, horizon_days: float = 365.0
+) -> pd.DataFrame:
     """One row a hip-visit, without images: latent truth, noisy observations `obs_*`, treatment so far and `label`.
 
     `label` is 1.0 if the hip progresses (collapse, ARCO stage up, arthroplasty) within `horizon_days` after the
-    visit, 0.0 if it is followed that long and does not, NaN if censored before or not at risk. `oracle` is the true
-    log hazard at the visit. `noise` scales every measurement error.
+    visit, 0.0 if it is followed that long and does not, NaN if censored before or not at risk. `oracle` is the log of
+    the true hazard over the coming 12 months. `noise` scales every measurement error.
     """
     return population(patients, seed, preset, noise, horizon_days).visits
 
@@ -122,10 +124,7 @@ def _hips(people: pd.DataFrame, p: Preset, rng: np.random.Generator) -> tuple[pd
     patients, n = len(people), 2 * len(people)
     first = rng.integers(0, 2, patients)
     both = rng.random(patients) < p.bilateral
-    affected = np.zeros((patients, 2), bool)
-    affected[np.arange(patients), first] = True
-    affected[both] = True
-    affected = affected.ravel()
+    affected = (both[:, None] | (first[:, None] == [0, 1])).ravel()
 
     half = rng.normal(*p.half_angle_deg, n).clip(18, 66)
     lateral = rng.normal(*p.lateral_tilt_deg, n).clip(-45, 40)
@@ -134,10 +133,14 @@ def _hips(people: pd.DataFrame, p: Preset, rng: np.random.Generator) -> tuple[pd
     margin0 = arcs(half, lateral, anterior)[2]
     active = rng.random(n) < p.active * np.clip((margin0 - JIC_EDGES[0]) / (p.fully_active_deg - JIC_EDGES[0]), 0, 1)
     onset = rng.uniform(*p.onset_months, n)
-    growth = np.where(active, rng.uniform(*p.fast_growth_deg, n), np.where(margin0 < JIC_EDGES[0], 0.0, rng.uniform(*p.slow_growth_deg, n)))
+    growth = np.where(
+        active,
+        rng.uniform(*p.fast_growth_deg, n),
+        np.where(margin0 < JIC_EDGES[0], 0.0, rng.uniform(*p.slow_growth_deg, n)),
+    )
     rising = np.where(rng.random(n) < p.concordance, active, ~active)
     slope = np.where(rising, rng.uniform(*p.oedema_rise, n), rng.uniform(*p.oedema_fall, n))
-    start = rng.uniform(*p.oedema_start, n)
+    start = np.where(rising, rng.uniform(*p.rising_start, n), rng.uniform(*p.falling_start, n))
     frailty = rng.normal(0, p.frailty, n)
     vessel0 = rng.normal(*p.vessel_mm, n).clip(24, 75)
 
@@ -184,8 +187,8 @@ def _hips(people: pd.DataFrame, p: Preset, rng: np.random.Generator) -> tuple[pd
     collapse = _crossing(with_treatment, luck[:, 0])
     natural_collapse = _crossing(natural, luck[:, 0])
 
-    stage0 = np.where(rng.random(n) < 0.3, 1, 2)
-    early = affected & (rng.random(n) < 0.09) & (margin[:, 0] > JIC_EDGES[1])
+    stage0 = np.where(rng.random(n) < p.first_stage, 1, 2)
+    early = affected & (rng.random(n) < p.already_collapsed) & (margin[:, 0] > JIC_EDGES[1])
     collapse = np.where(early, -rng.uniform(0.5, 4, n), collapse)
     natural_collapse = np.where(early, collapse, natural_collapse)
     stage0 = np.where(early, 3, stage0)
@@ -233,9 +236,16 @@ def _hips(people: pd.DataFrame, p: Preset, rng: np.random.Generator) -> tuple[pd
     gaps = p.bifurcation_gap_mm[0] + rng.exponential(p.bifurcation_gap_mm[1], (n, 40))
     course = {
         "angle": angle, "coronal": coronal, "sagittal": sagittal, "margin": margin, "oedema": oedema,
-        "vessel": vessel, "depth": depth, "log_hazard": np.log(with_treatment + 1e-9), "bifurcations": np.cumsum(gaps, 1),
+        "vessel": vessel, "depth": depth, "bifurcations": np.cumsum(gaps, 1),
     }  # fmt: skip
     hips["bifurcations"] = list(course["bifurcations"])
+    # What is to come, as nobody can know it: the hazard of the next 12 months, 1 -> 2 included; once broken, certain.
+    ahead = np.cumsum(np.pad(with_treatment, ((0, 0), (1, 12)), mode="edge"), axis=1)
+    ahead = ahead[:, 12 : 12 + MONTHS] - ahead[:, :MONTHS]
+    month = np.arange(MONTHS)[None]
+    early_stage = (stage0 == 1)[:, None] & ~(second[:, None] <= month)
+    ahead = ahead * (1 + p.stage_up_ratio * early_stage)
+    course["log_hazard"] = np.where(depth > 0, 3.0, np.log(ahead + 1e-9))
     return hips, course
 
 
@@ -257,9 +267,14 @@ def _crossing(hazard: NDArray, threshold: NDArray) -> NDArray[np.float64]:
 
 
 def _visits(
-    people: pd.DataFrame, hips: pd.DataFrame, course: dict[str, NDArray], p: Preset, rng: np.random.Generator,
-    noise: float, horizon_days: float,
-) -> pd.DataFrame:  # fmt: skip
+    people: pd.DataFrame,
+    hips: pd.DataFrame,
+    course: dict[str, NDArray],
+    p: Preset,
+    rng: np.random.Generator,
+    noise: float,
+    horizon_days: float,
+) -> pd.DataFrame:
     n, planned = len(people), len(p.visits_months)
     months = np.array(p.visits_months)[None] + rng.normal(0, p.jitter_months, (n, planned))
     months[:, 0] = 0.0

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.phantom.anatomy import FEMUR, PELVIS, SIGNAL, Box, Canvas, Capsule, draw, inside
+from tasks.phantom.anatomy import (
+    FEMUR,
+    PELVIS,
+    SIGNAL,
+    Box,
+    Canvas,
+    Capsule,
+    Shape,
+    Warp,
+    draw,
+    inside,
+    place,
+    refine,
+    union,
+)
 from tasks.phantom.noise import texture
 from tasks.phantom.presets import WEIGHT_BEARING_DEG
 from tasks.phantom.vessels import Tree, distance_to, grow
@@ -65,30 +80,63 @@ class Truth:
     lesion: NDArray[np.float32]
 
 
-def wobble(x: NDArray, y: NDArray, z: NDArray, key: tuple[int, ...], length_mm: float) -> NDArray[np.float32]:
-    """Smooth field of about unit SD, the same for the same key: six plane waves."""
+def wobble(xyz: Sequence[NDArray], key: tuple[int, ...], length_mm: float) -> NDArray[np.float32]:
+    """Smooth field of about unit SD, the same for the same key: six plane waves.
+
+    Coordinates must change linearly along the grid, so that each wave is a product over the three axes.
+    """
     rng = np.random.default_rng(key)
-    field = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), np.float32)
-    for direction, phase in zip(rng.normal(size=(6, 3)), rng.uniform(0, 2 * np.pi, 6), strict=True):
-        k = (direction * (2 * np.pi / length_mm / 1.7)).astype(np.float32)
-        field += np.sin(x * k[0] + y * k[1] + z * k[2] + np.float32(phase))
-    return field * np.float32(1 / np.sqrt(3.0))
+    directions, phases = rng.normal(size=(6, 3)), rng.uniform(0, 2 * np.pi, 6)
+    lines = [np.broadcast_to(c, np.broadcast_shapes(*(c.shape for c in xyz))) for c in xyz]
+    waves = (directions * (2 * np.pi / length_mm / 1.7)).astype(np.float64)
+    origin = np.array([float(line[0, 0, 0]) for line in lines])
+    d = waves @ np.stack([line[:, 0, 0] for line in lines]) + phases[:, None]
+    h = waves @ (np.stack([line[0, :, 0] for line in lines]) - origin[:, None])
+    w = waves @ (np.stack([line[0, 0, :] for line in lines]) - origin[:, None])
+    plane = np.exp(1j * (d.T[:, None, :] + h.T[None, :, :])).reshape(-1, 6)  # (slices x rows, waves)
+    across = np.exp(1j * w)
+    # sin(a + b) = sin a cos b + cos a sin b, as one product of real matrices.
+    left = np.concatenate([plane.imag, plane.real], axis=1).astype(np.float32)
+    right = np.concatenate([across.real, across.imag]).astype(np.float32) * np.float32(1 / np.sqrt(3.0))
+    return (left @ right).reshape(lines[0].shape)
 
 
-def bones(canvas: Canvas, hip: HipState) -> None:
+def bones(canvas: Canvas, hip: HipState, warp: Warp, rng: np.random.Generator) -> None:
     """Pelvic bone, joint and femur without the inside of the head."""
-    for shape in PELVIS:
-        draw(canvas, shape, hip.hip_from_lps, hip.scale, tissue="cortex", grow=2.4)
-        draw(canvas, shape, hip.hip_from_lps, hip.scale)
-    recess = Capsule("fluid", (0, 0, 0), (26, 4, -19), hip.radius / hip.scale + 0.5, 17.0 + 2.6 * hip.effusion)
-    draw(canvas, recess, hip.hip_from_lps, hip.scale, tissue="tendon", grow=3.2)
-    draw(canvas, recess, hip.hip_from_lps, hip.scale, tissue="synovium", grow=1.4)
-    draw(canvas, recess, hip.hip_from_lps, hip.scale)
+    _bone(canvas, hip, tuple((shape, 2.0) for shape in PELVIS), 9.0, 0.75, warp, rng)
+    neck = 15.6 + 1.8 * hip.effusion
+    recess = Capsule("fluid", (2, 0, -1), (25, 4, -18), hip.radius / hip.scale - 1.2 + 0.8 * hip.effusion, neck)
+    draw(canvas, recess, hip.hip_from_lps, hip.scale, layers=((3.4, "tendon"), (1.6, "synovium"), (0.0, "fluid")))
     _cup(canvas, hip)
-    for shape, cortex in FEMUR:
-        draw(canvas, shape, hip.hip_from_lps, hip.scale, tissue="cortex")
-    for shape, cortex in FEMUR:
-        draw(canvas, shape, hip.hip_from_lps, hip.scale, grow=-cortex)
+    _bone(canvas, hip, FEMUR, 7.0, 0.45, None, rng)
+
+
+def _bone(
+    canvas: Canvas,
+    hip: HipState,
+    shapes: tuple[tuple[Shape, float], ...],
+    blend: float,
+    red: float,
+    warp: Warp | None,
+    rng: np.random.Generator,
+) -> None:
+    """Bones grown together: cortex, and marrow that is redder (share `red`) near the joint and mottled everywhere."""
+    bend = 4 * warp.amplitude if warp else 0.0
+    placed = place(canvas, tuple(shape for shape, _ in shapes), hip.hip_from_lps, hip.scale, canvas.softness + bend)
+    if placed is None:
+        return
+    box, to_standard = placed
+    xyz = canvas.coordinates(box, to_standard, warp, coarse=True)
+    outer, inner = (refine(gap * np.float32(hip.scale), box) for gap in union(shapes, xyz, blend))
+    redder_here = refine(np.float32(red) * np.exp(-((xyz[2] * np.float32(1 / 70)) ** 2)), box)
+    canvas.paint(box, inside(outer, canvas.softness), "cortex")
+    grain = texture(outer.shape, rng)  # type: ignore[arg-type]
+    share = np.clip(redder_here + np.float32(0.10) * grain, 0, 1)
+    amount = inside(inner, canvas.softness)
+    for row, channel in enumerate(canvas.channels):
+        marrow, redder = SIGNAL["marrow"][channel], SIGNAL["red_marrow"][channel]
+        part = canvas.signal[row][box]
+        part += amount * (np.float32(marrow) + share * np.float32(redder - marrow) - part)
 
 
 def _cup(canvas: Canvas, hip: HipState) -> None:
@@ -112,8 +160,8 @@ def _cup(canvas: Canvas, hip: HipState) -> None:
     reach = hip.radius + 3.4
     labrum = np.sqrt((x - reach * lateral - 1) ** 2 + (y * 0.12) ** 2 + (z - reach * up + 1) ** 2) - 3.4
     canvas.paint(box, inside(labrum, soft), "tendon")
-    film = np.abs(r - (hip.radius + 1.6)) - np.float32(0.45 + 0.5 * hip.effusion)
-    canvas.paint(box, inside(film, soft) * np.float32(0.8), "fluid")
+    film = np.abs(r - (hip.radius + 1.6)) - np.float32(0.25 + 0.4 * hip.effusion)
+    canvas.paint(box, inside(film, soft) * np.float32(0.55 + 0.2 * min(hip.effusion, 2)), "fluid")
 
 
 def surface(hip: HipState, x: NDArray, y: NDArray, z: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -155,7 +203,7 @@ def head(canvas: Canvas, hip: HipState, rng: np.random.Generator) -> Truth | Non
         u = (hip.axis * hip.radius).astype(np.float32)
         chord = 2 * hip.radius * np.sin(np.deg2rad(hip.half_angle) / 2)
         q = np.sqrt((x - u[0]) ** 2 + (y - u[1]) ** 2 + (z - u[2]) ** 2)
-        border = q - np.float32(chord) + np.float32(0.045 * chord) * wobble(x, y, z, (*hip.key, 3), 17.0)
+        border = q - np.float32(chord) + np.float32(0.045 * chord) * wobble((x, y, z), (*hip.key, 3), 17.0)
         lesion = np.maximum(border, sdf)
     _mimics_and_oedema(canvas, hip, box, (x, y, z), marrow_here, border)
     if hip.affected:
@@ -166,45 +214,63 @@ def head(canvas: Canvas, hip: HipState, rng: np.random.Generator) -> Truth | Non
 def _neck(hip: HipState, x: NDArray, y: NDArray, z: NDArray) -> NDArray[np.float32]:
     a = np.array([41.0, 8.0, -31.0], np.float32) * np.float32(hip.scale)
     along = np.clip((x * a[0] + y * a[1] + z * a[2]) / (a @ a), 0, 1)
-    return np.sqrt((x - along * a[0]) ** 2 + (y - along * a[1]) ** 2 + (z - along * a[2]) ** 2) - np.float32(13.5 * hip.scale)
+    return np.sqrt((x - along * a[0]) ** 2 + (y - along * a[1]) ** 2 + (z - along * a[2]) ** 2) - np.float32(
+        13.5 * hip.scale
+    )
 
 
-def _mimics_and_oedema(canvas: Canvas, hip: HipState, box: Box, xyz: tuple[NDArray, ...], marrow: NDArray, border: NDArray) -> None:  # fmt: skip
+def _mimics_and_oedema(
+    canvas: Canvas, hip: HipState, box: Box, xyz: tuple[NDArray, ...], marrow: NDArray, border: NDArray
+) -> None:
     x, y, z = xyz
     rng = np.random.default_rng([*hip.key, 4])
     places = rng.uniform(-0.55, 0.55, (4, 3)) * hip.radius
     if "physis" in hip.mimics:  # the scar of the growth plate: a thin dark line across the base of the head
         plane = (x * 0.62 + y * 0.10 - z * 0.55) - np.float32(0.42 * hip.radius)
-        line = np.exp(-((plane + 1.2 * wobble(x, y, z, (*hip.key, 5), 24.0)) ** 2) / np.float32(2 * 0.9**2))
+        line = np.exp(-((plane + 1.2 * wobble((x, y, z), (*hip.key, 5), 24.0)) ** 2) / np.float32(2 * 0.9**2))
         canvas.paint(box, line * marrow * np.float32(0.65), (0.25, 0.10, 0.12))
     if "island" in hip.mimics:  # red marrow: dark on T1, a little bright on STIR, no rim
         for place, size in zip(places[:3], rng.uniform(4.5, 9.0, 3), strict=True):
             gap = np.sqrt((x - place[0]) ** 2 + (y - place[1]) ** 2 + ((z - place[2]) * 1.3) ** 2)
-            blob = np.exp(-((gap / size) ** 2)) * (1 + 0.3 * wobble(x, y, z, (*hip.key, 6), 9.0))
-            canvas.paint(box, (np.clip(blob, 0, 1) * marrow * np.float32(0.5 + 0.4 * hip.mimic_level)).astype(np.float32), (0.40, 0.27, 0.34))
+            blob = np.exp(-((gap / size) ** 2)) * (1 + 0.3 * wobble((x, y, z), (*hip.key, 6), 9.0))
+            canvas.paint(
+                box,
+                (np.clip(blob, 0, 1) * marrow * np.float32(0.5 + 0.4 * hip.mimic_level)).astype(np.float32),
+                (0.40, 0.27, 0.34),
+            )
     if "cyst" in hip.mimics:
         spot = np.array([0.55, 0.1, 0.62]) * hip.radius
         gap = np.sqrt((x - spot[0]) ** 2 + (y - spot[1]) ** 2 + (z - spot[2]) ** 2) - 3.2
         canvas.paint(box, inside(gap, canvas.softness) * marrow, "fluid")
     level = hip.oedema if hip.affected else 0.0
     if level > 0:
-        spread = np.exp(-np.maximum(border, 0) / np.float32(5 + 8 * level)) * (1 + 0.18 * wobble(x, y, z, (*hip.key, 7), 14.0))
+        spread = np.exp(-np.maximum(border, 0) / np.float32(5 + 8 * level)) * (
+            1 + 0.18 * wobble((x, y, z), (*hip.key, 7), 14.0)
+        )
     elif "oedema" in hip.mimics:  # transient oedema without a lesion: head and neck, no band
         level = 0.45 + 0.5 * hip.mimic_level
         gap = np.sqrt((x - 4) ** 2 + (y + 2) ** 2 + (z - 2) ** 2)
-        spread = np.clip(1.35 - gap / 22, 0, 1) * (0.85 + 0.2 * wobble(x, y, z, (*hip.key, 7), 16.0))
+        spread = np.clip(1.35 - gap / 22, 0, 1) * (0.85 + 0.2 * wobble((x, y, z), (*hip.key, 7), 16.0))
     else:
         return
     amount = np.clip(spread * min(level, 1.3) * 0.85, 0, 0.95) * marrow
     canvas.paint(box, amount.astype(np.float32), (0.36, 0.78, 0.52))
 
 
-def _lesion(canvas: Canvas, hip: HipState, box: Box, xyz: tuple[NDArray, ...], bone: NDArray, border: NDArray, sdf: NDArray,
-            grain: NDArray) -> None:  # fmt: skip
+def _lesion(
+    canvas: Canvas,
+    hip: HipState,
+    box: Box,
+    xyz: tuple[NDArray, ...],
+    bone: NDArray,
+    border: NDArray,
+    sdf: NDArray,
+    grain: NDArray,
+) -> None:
     """Dead bone with its reactive border: dark band, bright inner line on STIR, enhancing rim, crescent once broken."""
     x, y, z = xyz
     kind = hip.interior
-    mottle = np.clip(0.5 + 0.45 * wobble(x, y, z, (*hip.key, 8), 11.0), 0, 1)
+    mottle = np.clip(0.5 + 0.45 * wobble((x, y, z), (*hip.key, 8), 11.0), 0, 1)
     if kind == "mixed":
         values = [INTERIORS["fat"][c] * mottle + INTERIORS["fibrous"][c] * (1 - mottle) for c in range(3)]
     else:
@@ -247,7 +313,11 @@ def implant(canvas: Canvas, hip: HipState) -> None:
     a, b = np.array(stem.a), np.array(stem.b)
     axis = b - a
     along = np.clip(((x - a[0]) * axis[0] + (y - a[1]) * axis[1] + (z - a[2]) * axis[2]) / (axis @ axis), 0, 1)
-    gap = np.sqrt((x - a[0] - along * axis[0]) ** 2 + (y - a[1] - along * axis[1]) ** 2 + (z - a[2] - along * axis[2]) ** 2)
-    gap = (gap - (stem.radius_a + along * (stem.radius_b - stem.radius_a)) + 3 * wobble(x, y, z, (*hip.key, 9), 26.0)).astype(np.float32)
+    gap = np.sqrt(
+        (x - a[0] - along * axis[0]) ** 2 + (y - a[1] - along * axis[1]) ** 2 + (z - a[2] - along * axis[2]) ** 2
+    )
+    gap = (
+        gap - (stem.radius_a + along * (stem.radius_b - stem.radius_a)) + 3 * wobble((x, y, z), (*hip.key, 9), 26.0)
+    ).astype(np.float32)
     canvas.paint(box, np.exp(-((gap - 2.5) ** 2) / np.float32(8)) * np.float32(0.9), (1.5, 1.4, 1.3))
     canvas.paint(box, inside(gap, 3.0), "air")

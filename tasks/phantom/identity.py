@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_ONSETS = "b br d dr f fl g gr h k kl l m n p pr r s sk t tr v w z".split()
-_VOWELS = "a e i o u au ei ia".split()
-_CODAS = "l m n r s th nd lk rt x".split()
-_ENDINGS = "wick dahl mont berg stad holm quist rovan ellis orsk".split()
+_ONSETS = tuple("bdfghklmnprstvwz") + ("br", "dr", "fl", "gr", "kl", "pr", "sk", "tr")
+_VOWELS = (*"aeiou", "au", "ei", "ia")
+_CODAS = (*"lmnrsx", "th", "nd", "lk", "rt")
+_ENDINGS = ("wick", "dahl", "mont", "berg", "stad", "holm", "quist", "rovan", "ellis", "orsk")
 _HAN = ("霧島坂", "雲井沢", "楓谷原", "澄崎野", "暁月辺", "蒼羽根")
 _HAN_GIVEN = ("楓仁朗", "澪里花", "颯真斗", "紗雪乃", "蓮華羽")
 _KANA = ("きりしまざか", "くもいざわ", "かえでやはら", "すみさきの", "あかつきべ", "あおばねの")
 _KANA_GIVEN = ("ふうじろう", "みおりか", "そうまと", "さゆきの", "れんげは")
-_STREETS = ("Quarzsteig", "Lindwurmgasse", "Moorhuhnallee", "Silberdistelweg", "Nebelkrähenplatz")
+_STREETS = ("Quarzsteig", "Lindwurmgasse", "Moorhuhnallee", "Silberdistelweg", "Nebelkraehenplatz")
 _CITIES = ("Oberfelsingen", "Nordquellstadt", "Wintermoorhausen", "Kranichsbruck")
 _HOSPITALS = ("Quellbrunn Orthopaedic Hospital", "Felsenmeer General Hospital", "Birkensee Joint Clinic")
 
@@ -64,9 +64,9 @@ class Hospital:
     name: str
     address: str
     department: str
-    stations: tuple[str, str, str]
-    serials: tuple[str, str, str]
-    readers: tuple[str, str]
+    stations: tuple[str, ...]
+    serials: tuple[str, ...]
+    readers: tuple[str, ...]
     physicians: tuple[str, ...]
 
 
@@ -96,14 +96,17 @@ def hospital(site: str, seed: int) -> Hospital:
     physicians = tuple(f"{family_name(rng)}^{given_name(rng)}^^Dr." for _ in range(6))
     stations = tuple(f"MRC{rng.integers(10000, 99999)}" for _ in range(3))
     serials = tuple(f"SN{rng.integers(100000, 999999)}" for _ in range(3))
-    return Hospital(str(rng.choice(_HOSPITALS)), address, "Radiologie Haus Eichenblick", stations, serials, readers, physicians)  # type: ignore[arg-type]
+    return Hospital(
+        str(rng.choice(_HOSPITALS)), address, "Radiologie Haus Eichenblick", stations, serials, readers, physicians
+    )
 
 
 def person(site: str, seed: int, number: int, sex: str, age: float, first_day: int) -> Person:
     rng = np.random.default_rng([seed, 31, number, *site.encode()])
     family, given = family_name(rng), given_name(rng)
     style = rng.choice(["latin", "latin1", "japanese", "cyrillic", "utf8", "greek"], p=[0.5, 0.15, 0.1, 0.1, 0.1, 0.05])
-    name, charset = f"{family}^{given}", ("ISO_IR 100",)
+    charset: tuple[str, ...] = ("ISO_IR 100",)
+    name = f"{family}^{given}"
     if style == "latin1":
         name = f"{family}ström^{given}é"
     elif style in ("japanese", "utf8"):

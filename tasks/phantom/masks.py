@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, SegmentationStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, RTStructureSetStorage, SegmentationStorage
 
 from tasks.domain.volume import LPS_TO_RAS
 from tasks.phantom.dicomfiles import IMPLEMENTATION, Visit, header, uid
@@ -37,7 +37,7 @@ def drawn(rendered: Rendered, reader: int, key: tuple[int, ...]) -> Masks:
     for number, (side, truth) in enumerate(sorted(rendered.truth.items())):
         lattice = _lattice(rendered.series[0].affine, truth.box)
         for label, distance, error in (("head", truth.head, 0.35), ("lesion", truth.lesion, 0.6)):
-            wave = wobble(*lattice, (*key, 40, reader, number, len(label)), 15.0)
+            wave = wobble(lattice, key=(*key, 40, reader, number, len(label)), length_mm=15.0)
             mask = np.zeros(rendered.series[0].pixels.shape, bool)
             mask[truth.box] = distance < HABIT_MM[reader] * (1.5 if label == "lesion" else 1) + error * wave
             if mask.sum() >= 8:
@@ -48,7 +48,10 @@ def drawn(rendered: Rendered, reader: int, key: tuple[int, ...]) -> Masks:
 def _lattice(affine: NDArray[np.float64], box: tuple[slice, slice, slice]) -> list[NDArray[np.float32]]:
     """Coordinates in mm along the grid's own axes, ready to broadcast."""
     steps = np.linalg.norm(affine[:3, :3], axis=0)
-    axes = [np.arange(part.start, part.stop, dtype=np.float32) * np.float32(step) for part, step in zip(box, steps, strict=True)]
+    axes = [
+        np.arange(part.start, part.stop, dtype=np.float32) * np.float32(step)
+        for part, step in zip(box, steps, strict=True)
+    ]
     return [axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]]
 
 
@@ -56,9 +59,9 @@ def vessel_volume(rendered: Rendered, reader: int, key: tuple[int, ...]) -> NDAr
     """Vessels on the contrast grid as `reader` traces them: 1 in the left hip, 2 in the right one."""
     volume = np.zeros(rendered.series[2].pixels.shape, np.uint8)
     for number, (side, (box, distance)) in enumerate(sorted(rendered.vessels.items())):
-        wave = wobble(*_lattice(rendered.series[2].affine, box), (*key, 41, reader, number), 20.0)
+        wave = wobble(_lattice(rendered.series[2].affine, box), key=(*key, 41, reader, number), length_mm=20.0)
         part = volume[box]
-        part[distance < 0.10 + 0.4 * HABIT_MM[reader] + 0.10 * wave] = {"L": 1, "R": 2}[side]
+        part[distance < 0.12 + 0.4 * HABIT_MM[reader] + 0.10 * wave] = {"L": 1, "R": 2}[side]
     return volume
 
 
@@ -108,17 +111,27 @@ def write_seg(path: Path, visit: Visit, series: Series, masks: Masks, reader: st
     organization.DimensionOrganizationUID = uid(visit.key, "dimension", reader)
     ds.DimensionOrganizationSequence = [organization]
     ds.DimensionIndexSequence = [
-        _item(DimensionOrganizationUID=organization.DimensionOrganizationUID, DimensionIndexPointer=pointer,
-              FunctionalGroupPointer=group, DimensionDescriptionLabel=label)
+        _item(
+            DimensionOrganizationUID=organization.DimensionOrganizationUID,
+            DimensionIndexPointer=pointer,
+            FunctionalGroupPointer=group,
+            DimensionDescriptionLabel=label,
+        )
         for pointer, group, label in (
-            (0x0062000B, 0x0062000A, "Segment Number"), (0x00200032, 0x00209113, "Image Position Patient"))
-    ]  # fmt: skip
+            (0x0062000B, 0x0062000A, "Segment Number"),
+            (0x00200032, 0x00209113, "Image Position Patient"),
+        )
+    ]
     plane = _item(
         PlaneOrientationSequence=[_item(ImageOrientationPatient=_orientation(series.affine))],
-        PixelMeasuresSequence=[_item(
-            SliceThickness=f"{series.protocol.thickness:g}", SpacingBetweenSlices=f"{series.protocol.spacing[0]:g}",
-            PixelSpacing=[f"{series.protocol.spacing[1]:.6g}", f"{series.protocol.spacing[2]:.6g}"])],
-    )  # fmt: skip
+        PixelMeasuresSequence=[
+            _item(
+                SliceThickness=f"{series.protocol.thickness:g}",
+                SpacingBetweenSlices=f"{series.protocol.spacing[0]:g}",
+                PixelSpacing=[f"{series.protocol.spacing[1]:.6g}", f"{series.protocol.spacing[2]:.6g}"],
+            )
+        ],
+    )
     ds.SharedFunctionalGroupsSequence = [plane]
 
     frames, groups, used = [], [], set()
@@ -134,21 +147,31 @@ def write_seg(path: Path, visit: Visit, series: Series, masks: Masks, reader: st
             )
             groups.append(
                 _item(
-                    DerivationImageSequence=[_item(
-                        SourceImageSequence=[source], DerivationCodeSequence=[_code("113076", "DCM", "Segmentation")])],
+                    DerivationImageSequence=[
+                        _item(
+                            SourceImageSequence=[source],
+                            DerivationCodeSequence=[_code("113076", "DCM", "Segmentation")],
+                        )
+                    ],
                     FrameContentSequence=[_item(DimensionIndexValues=[number, int(index) + 1])],
                     PlanePositionSequence=[_item(ImagePositionPatient=position)],
                     SegmentIdentificationSequence=[_item(ReferencedSegmentNumber=number)],
                 )
-            )  # fmt: skip
+            )
     ds.NumberOfFrames = len(frames)
     ds.PerFrameFunctionalGroupsSequence = groups
-    ds.ReferencedSeriesSequence = [_item(
-        SeriesInstanceUID=visit.series_uid(series.protocol.name),
-        ReferencedInstanceSequence=[
-            _item(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.4",
-                  ReferencedSOPInstanceUID=visit.sop_uid(series.protocol.name, index)) for index in sorted(used)],
-    )]  # fmt: skip
+    ds.ReferencedSeriesSequence = [
+        _item(
+            SeriesInstanceUID=visit.series_uid(series.protocol.name),
+            ReferencedInstanceSequence=[
+                _item(
+                    ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.4",
+                    ReferencedSOPInstanceUID=visit.sop_uid(series.protocol.name, index),
+                )
+                for index in sorted(used)
+            ],
+        )
+    ]
     packed = np.packbits(np.stack(frames).ravel(), bitorder="little").tobytes()
     ds.add_new(0x7FE00010, "OB", packed if len(packed) % 2 == 0 else packed + b"\0")
     _save(path, ds, meta)
@@ -163,45 +186,90 @@ def write_rtstruct(path: Path, visit: Visit, series: Series, masks: Masks, reade
     ds.StructureSetDate, ds.StructureSetTime = ds.SeriesDate, ds.SeriesTime
     keys = sorted(masks, key=lambda key: (key[1], key[0]))
     image = {"ReferencedSOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}
-    images = [_item(**image, ReferencedSOPInstanceUID=visit.sop_uid(series.protocol.name, index)) for index in range(series.protocol.shape[0])]
-    ds.ReferencedFrameOfReferenceSequence = [_item(
-        FrameOfReferenceUID=visit.frame_uid,
-        RTReferencedStudySequence=[_item(
-            ReferencedSOPClassUID="1.2.840.10008.3.1.2.3.1", ReferencedSOPInstanceUID=visit.study_uid,
-            RTReferencedSeriesSequence=[_item(
-                SeriesInstanceUID=visit.series_uid(series.protocol.name), ContourImageSequence=images)])],
-    )]  # fmt: skip
+    images = [
+        _item(**image, ReferencedSOPInstanceUID=visit.sop_uid(series.protocol.name, index))
+        for index in range(series.protocol.shape[0])
+    ]
+    ds.ReferencedFrameOfReferenceSequence = [
+        _item(
+            FrameOfReferenceUID=visit.frame_uid,
+            RTReferencedStudySequence=[
+                _item(
+                    ReferencedSOPClassUID="1.2.840.10008.3.1.2.3.1",
+                    ReferencedSOPInstanceUID=visit.study_uid,
+                    RTReferencedSeriesSequence=[
+                        _item(SeriesInstanceUID=visit.series_uid(series.protocol.name), ContourImageSequence=images)
+                    ],
+                )
+            ],
+        )
+    ]
     structures, contours, observations = [], [], []
     for number, (side, label) in enumerate(keys, start=1):
         name = f"{label}_{side}"
-        structures.append(_item(ROINumber=number, ReferencedFrameOfReferenceUID=visit.frame_uid, ROIName=name, ROIGenerationAlgorithm="MANUAL"))  # fmt: skip
+        structures.append(
+            _item(
+                ROINumber=number,
+                ReferencedFrameOfReferenceUID=visit.frame_uid,
+                ROIName=name,
+                ROIGenerationAlgorithm="MANUAL",
+            )
+        )
         parts = []
         for index in np.flatnonzero(masks[side, label].any(axis=(1, 2))):
             for line in find_contours(np.pad(masks[side, label][index], 1).astype(np.float32), 0.5):
                 if len(line) < 5:
                     continue
-                points = np.c_[np.full(len(line) - 1, index), line[:-1] - 1] @ series.affine[:3, :3].T + series.affine[:3, 3]
-                parts.append(_item(
-                    ContourImageSequence=[_item(**image, ReferencedSOPInstanceUID=visit.sop_uid(series.protocol.name, int(index)))],
-                    ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=len(points),
-                    ContourData=[f"{v:.3f}" for v in points.ravel()]))  # fmt: skip
-        contours.append(_item(ROIDisplayColor=[255, 64 * number % 256, 0], ReferencedROINumber=number, ContourSequence=parts))
-        observations.append(_item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType="", ROIInterpreter=reader))
+                points = (
+                    np.c_[np.full(len(line) - 1, index), line[:-1] - 1] @ series.affine[:3, :3].T + series.affine[:3, 3]
+                )
+                parts.append(
+                    _item(
+                        ContourImageSequence=[
+                            _item(**image, ReferencedSOPInstanceUID=visit.sop_uid(series.protocol.name, int(index)))
+                        ],
+                        ContourGeometricType="CLOSED_PLANAR",
+                        NumberOfContourPoints=len(points),
+                        ContourData=[f"{v:.3f}" for v in points.ravel()],
+                    )
+                )
+        contours.append(
+            _item(ROIDisplayColor=[255, 64 * number % 256, 0], ReferencedROINumber=number, ContourSequence=parts)
+        )
+        observations.append(
+            _item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType="", ROIInterpreter=reader)
+        )
     ds.StructureSetROISequence, ds.ROIContourSequence, ds.RTROIObservationsSequence = structures, contours, observations
     ds.ApprovalStatus = "UNAPPROVED"
     _save(path, ds, meta)
 
 
-def _derived(visit: Visit, series: Series, sop_class: str, modality: str, what: str, reader: str, register: Register) -> tuple[Dataset, FileMetaDataset]:  # fmt: skip
+def _derived(
+    visit: Visit, series: Series, sop_class: str, modality: str, what: str, reader: str, register: Register
+) -> tuple[Dataset, FileMetaDataset]:
     """A new object of the same patient and study: the header's patient and study parts, and its own series."""
     moment = dt.datetime.combine(visit.day, visit.start) + dt.timedelta(hours=3)
     source = header(visit, SCANNERS[visit.scanner], series, 2, moment, register)
     ds = Dataset()
     for name in (
-        "SpecificCharacterSet", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyDescription",
-        "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge", "StudyInstanceUID",
-        "StudyID", "FrameOfReferenceUID", "PositionReferenceIndicator", "InstitutionName",
-    ):  # fmt: skip
+        "SpecificCharacterSet",
+        "StudyDate",
+        "StudyTime",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+        "StudyDescription",
+        "PatientName",
+        "PatientID",
+        "IssuerOfPatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "PatientAge",
+        "StudyInstanceUID",
+        "StudyID",
+        "FrameOfReferenceUID",
+        "PositionReferenceIndicator",
+        "InstitutionName",
+    ):
         ds[name] = source[name]
     ds.SOPClassUID, ds.SOPInstanceUID = sop_class, uid(visit.key, what, "instance")
     ds.SeriesInstanceUID, ds.SeriesNumber, ds.InstanceNumber = uid(visit.key, what, "series"), 900 + len(reader), 1
@@ -213,21 +281,28 @@ def _derived(visit: Visit, series: Series, sop_class: str, modality: str, what: 
     register.add("uids", ds.SOPInstanceUID, ds.SeriesInstanceUID)
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, ds.SOPInstanceUID
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(sop_class), UID(ds.SOPInstanceUID)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID, meta.ImplementationVersionName = IMPLEMENTATION, "OFPHANTOM_1"
+    meta.ImplementationClassUID, meta.ImplementationVersionName = UID(IMPLEMENTATION), "OFPHANTOM_1"
     return ds, meta
 
 
 def _segment(number: int, side: str, label: str) -> Dataset:
-    category = _code("91723000", "SCT", "Anatomical structure") if label == "head" else _code("49755003", "SCT", "Morphologically abnormal structure")  # fmt: skip
+    category = (
+        _code("91723000", "SCT", "Anatomical structure")
+        if label == "head"
+        else _code("49755003", "SCT", "Morphologically abnormal structure")
+    )
     kind = _code("2812003", "SCT", "Head of femur") if label == "head" else _code("6574001", "SCT", "Necrosis")
     kind.SegmentedPropertyTypeModifierCodeSequence = [_code(LATERALITY[side][0], "SCT", LATERALITY[side][1])]
     return _item(
-        SegmentNumber=number, SegmentLabel=label, SegmentDescription=f"{label} {LATERALITY[side][1].lower()}",
-        SegmentAlgorithmType="MANUAL", SegmentedPropertyCategoryCodeSequence=[category],
+        SegmentNumber=number,
+        SegmentLabel=label,
+        SegmentDescription=f"{label} {LATERALITY[side][1].lower()}",
+        SegmentAlgorithmType="MANUAL",
+        SegmentedPropertyCategoryCodeSequence=[category],
         SegmentedPropertyTypeCodeSequence=[kind],
-    )  # fmt: skip
+    )
 
 
 def _orientation(affine: NDArray[np.float64]) -> list[str]:

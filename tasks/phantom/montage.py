@@ -42,5 +42,8 @@ def write_montage(path: Path, rows: list[list[NDArray[np.uint8]]]) -> None:
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
             top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
-            sheet[i * height + top : i * height + top + picture.shape[0], j * width + left : j * width + left + picture.shape[1]] = picture
+            sheet[
+                i * height + top : i * height + top + picture.shape[0],
+                j * width + left : j * width + left + picture.shape[1],
+            ] = picture
     imsave(path, sheet, check_contrast=False)

@@ -16,11 +16,14 @@ def _white() -> NDArray[np.float32]:
     return np.random.default_rng(20190303).standard_normal(_SIZE, dtype=np.float32)
 
 
+_GRAIN = (48, 224, 320)
+
+
 @cache
 def _smooth() -> NDArray[np.float32]:
-    """(24, 160, 160) of unit SD, periodic: texture with a grain of about two voxels."""
-    field = _white()[: 24 * 160 * 160].reshape(24, 160, 160)
-    field = gaussian_filter(field, (0.7, 1.3, 1.3), mode="wrap")
+    """Texture of unit SD with a grain of about two voxels."""
+    field = _white()[: int(np.prod(_GRAIN))].reshape(_GRAIN)
+    field = gaussian_filter(field, (0.7, 1.2, 1.2), mode="wrap", truncate=2.5)
     return np.asarray(field / field.std(), dtype=np.float32)
 
 
@@ -35,8 +38,11 @@ def pool(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32
 
 
 def texture(shape: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Smooth unit noise of `shape`."""
+    """Smooth unit noise of `shape` (a view: do not write into it)."""
     field = _smooth()
-    start = [int(rng.integers(0, size)) for size in field.shape]
-    index = [np.arange(first, first + n) % size for first, n, size in zip(start, shape, field.shape, strict=True)]
-    return field[np.ix_(*index)]
+    if any(n > size for n, size in zip(shape, field.shape, strict=True)):
+        field = np.tile(field, [-(-n // size) for n, size in zip(shape, field.shape, strict=True)])
+    start = [int(rng.integers(0, size - n + 1)) for size, n in zip(field.shape, shape, strict=True)]
+    part = field[tuple(slice(first, first + n) for first, n in zip(start, shape, strict=True))]
+    flips = tuple(slice(None, None, -1) if rng.random() < 0.5 else slice(None) for _ in shape)
+    return part[flips]

@@ -22,7 +22,8 @@ class Preset:
     fully_active_deg: float  # lateral margin from which on a hip is as likely active as that
     onset_months: tuple[float, float]  # when an active hip's growth and rise begin, uniform
     delay_months: float  # from the onset to the higher hazard
-    oedema_start: tuple[float, float]  # uniform; the level at one visit says little about risk
+    rising_start: tuple[float, float]  # of the oedema that will rise, uniform: the level at one visit says little
+    falling_start: tuple[float, float]
     oedema_rise: tuple[float, float]  # a year, in active hips
     oedema_fall: tuple[float, float]  # a year, in the others (negative is falling)
     oedema_wander: float  # SD of the month-to-month wandering
@@ -35,6 +36,8 @@ class Preset:
     oedema_log_hr: float  # per unit of oedema above its mean
     vessel_log_hr: float  # per 8 mm of vessels
     frailty: float  # SD of what nothing measured explains
+    first_stage: float  # share of hips that are ARCO 1 at first, the others 2
+    already_collapsed: float  # share of hips beyond JIC B with ARCO 3A at first
     stage_up_ratio: float  # hazard ARCO 1 -> 2, relative to collapse
     # After the fracture.
     depth_rate: tuple[float, float]  # mm a month, uniform
@@ -55,30 +58,33 @@ PRESETS: dict[str, Preset] = {
     # Preset B of the feasibility work, with its JIC A and its missing temporal signal mended.
     "B2": Preset(
         name="B2",
-        bilateral=0.60,
+        bilateral=0.72,
         male=0.62,
         half_angle_deg=(39.0, 10.0),
-        lateral_tilt_deg=(-2.0, 14.0),
+        lateral_tilt_deg=(0.0, 14.0),
         anterior_tilt_deg=(16.0, 9.0),
         slow_growth_deg=(-0.5, 1.5),
         fast_growth_deg=(8.0, 14.0),
-        active=0.80,
-        fully_active_deg=60.0,
-        onset_months=(-8.0, 14.0),
+        active=0.75,
+        fully_active_deg=65.0,
+        onset_months=(-12.0, 12.0),
         delay_months=4.0,
-        oedema_start=(0.0, 1.2),
+        rising_start=(0.0, 0.5),
+        falling_start=(0.1, 1.7),
         oedema_rise=(0.6, 1.1),
         oedema_fall=(-0.45, 0.10),
         oedema_wander=0.025,
-        concordance=0.9,
-        log_hazard=-7.0,
-        per_lateral_deg=0.035,
-        active_log_hr=3.8,
-        size_log_hr=0.25,
-        oedema_log_hr=0.35,
+        concordance=0.97,
+        log_hazard=-6.8,
+        per_lateral_deg=0.02,
+        active_log_hr=4.2,
+        size_log_hr=0.10,
+        oedema_log_hr=0.30,
         vessel_log_hr=-0.30,
         frailty=0.35,
-        stage_up_ratio=0.5,
+        first_stage=0.35,
+        already_collapsed=0.12,
+        stage_up_ratio=1.2,
         depth_rate=(0.25, 0.60),
         arthroplasty=(0.005, 0.012),
         vessel_mm=(46.0, 8.0),

@@ -16,11 +16,13 @@ READS = (0.96, 0.72)
 """How often the first and the second reader read a visit."""
 
 
-def labels(cohort: Population, people: list[Person], where: Hospital, uids: dict[tuple[int, int], str], site: str, seed: int) -> pd.DataFrame:  # fmt: skip
+def labels(
+    cohort: Population, people: list[Person], where: Hospital, uids: dict[tuple[int, int], str], site: str, seed: int
+) -> pd.DataFrame:
     """labels.csv: one row a hip-visit and reader, hips with an implant left out."""
     rows = []
     for number, reader in enumerate(where.readers):
-        rng = np.random.default_rng([seed, 50, number])
+        rng, habit = np.random.default_rng([seed, 50, number]), (2, -2)[number]
         for _, visit in cohort.visits.iterrows():
             draws, chance = rng.normal(size=8), rng.random(4)
             if chance[0] > READS[number] or visit["implant"]:
@@ -40,17 +42,24 @@ def labels(cohort: Population, people: list[Person], where: Hospital, uids: dict
                 if chance[2] < 0.10:
                     stage = int(np.clip(stage + (1 if chance[3] < 0.5 else -1), 0, len(ARCO) - 1))
                 margin = visit["lateral_deg"] + 4.5 * draws[0]
+                depth = visit["collapse_mm"] + 0.35 * draws[1] * (visit["collapse_mm"] > 0)
+                arcs = [
+                    visit[f"kerboul_{plane}_deg"] + 7 * draws[k] + habit
+                    for plane, k in (("coronal", 2), ("sagittal", 3))
+                ]
                 row |= {
                     "arco": ARCO[stage],
                     "jic": ("A", "B", "C1", "C2")[int(np.searchsorted(JIC_EDGES, margin))],
-                    "collapse_mm": f"{max(0.0, round((visit['collapse_mm'] + 0.35 * draws[1] * (visit['collapse_mm'] > 0)) * 2) / 2):g}",
-                    "kerboul_coronal_deg": f"{np.clip(visit['kerboul_coronal_deg'] + 7 * draws[2] + (2, -2)[number], 0, 200):.0f}",
-                    "kerboul_sagittal_deg": f"{np.clip(visit['kerboul_sagittal_deg'] + 7 * draws[3] + (2, -2)[number], 0, 200):.0f}",
+                    "collapse_mm": f"{max(0.0, round(depth * 2) / 2):g}",
+                    "kerboul_coronal_deg": f"{np.clip(arcs[0], 0, 200):.0f}",
+                    "kerboul_sagittal_deg": f"{np.clip(arcs[1], 0, 200):.0f}",
                 }
             rows.append(row)
     columns = ["site", "patient_id", "study_instance_uid", "side", "reader", "arco", "jic", "collapse_mm",
                "kerboul_coronal_deg", "kerboul_sagittal_deg", "lesion"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns).sort_values(["patient_id", "study_instance_uid", "side", "reader"], ignore_index=True)
+    return pd.DataFrame(rows, columns=columns).sort_values(
+        ["patient_id", "study_instance_uid", "side", "reader"], ignore_index=True
+    )
 
 
 def treatments(cohort: Population, people: list[Person], site: str) -> pd.DataFrame:
@@ -82,7 +91,7 @@ def outcomes(cohort: Population, people: list[Person], site: str) -> pd.DataFram
 def _dated(rows: list[tuple], what: str, people: list[Person], site: str) -> pd.DataFrame:
     table = pd.DataFrame(
         [
-            (site, people[int(patient)].patient_id, side, (people[int(patient)].first_visit + dt.timedelta(days=int(day))).isoformat(), value)
+            (site, people[patient].patient_id, side, people[patient].first_visit + dt.timedelta(days=int(day)), value)
             for patient, side, day, value in rows
         ],
         columns=["site", "patient_id", "side", "date", what],

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.phantom import hip as hips
-from tasks.phantom.anatomy import CHANNELS, MIDLINE, MUSCLES, VESSELS, Box, Canvas, background, draw
+from tasks.phantom.anatomy import (
+    CAVITY,
+    CHANNELS,
+    MIDLINE,
+    MUSCLES,
+    SIGNAL,
+    VESSELS,
+    Box,
+    Canvas,
+    Warp,
+    background,
+    draw,
+    refine,
+)
 from tasks.phantom.hip import HipState, Truth
+from tasks.phantom.noise import texture
 from tasks.phantom.scanners import SCANNERS, Protocol, acquire, plane, reduced
 
 
@@ -23,7 +38,7 @@ class StudyPlan:
     sex: str
     height_m: float
     weight_kg: float
-    hips: tuple[dict, dict]
+    hips: tuple[dict[Any, Any], ...]
     matrix: float = 1.0
 
 
@@ -60,9 +75,9 @@ def render(plan: StudyPlan) -> Rendered:
     aim = origin + [0, rng.normal(3, 2), -22 * scale + rng.normal(0, 4)]
     flat = plane(by_name["t1"], aim, tilt)
     canvas = Canvas.blank(by_name["t1"].shape, flat, (CHANNELS["t1"], CHANNELS["stir"]))
-    _body(canvas, pelvis, states, scale, fat_mm, half_width)
+    warps = _body(canvas, pelvis, states, scale, fat_mm, half_width, plan, rng)
     for side, state in states.items():
-        hips.bones(canvas, state)
+        hips.bones(canvas, state, warps[side], rng)
         shapes = hips.head(canvas, state, rng)
         if state.implant:
             hips.implant(canvas, state)
@@ -74,9 +89,9 @@ def render(plan: StudyPlan) -> Rendered:
     aim = origin + [0, rng.normal(1, 1.5), -8 * scale + rng.normal(0, 3)]
     thin = plane(by_name["ce"], aim, tilt * rng.uniform(0, 1))
     canvas = Canvas.blank(by_name["ce"].shape, thin, (CHANNELS["ce"],))
-    _body(canvas, pelvis, states, scale, fat_mm, half_width)
+    warps = _body(canvas, pelvis, states, scale, fat_mm, half_width, plan, rng)
     for side, state in states.items():
-        hips.bones(canvas, state)
+        hips.bones(canvas, state, warps[side], rng)
         hips.head(canvas, state, rng)
         if state.implant:
             hips.implant(canvas, state)
@@ -141,13 +156,42 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(about_z @ about_y @ about_x)
 
 
-def _body(canvas: Canvas, pelvis: NDArray, states: dict[str, HipState], scale: float, fat_mm: float, half_width: float) -> None:  # fmt: skip
-    background(canvas, pelvis, scale, fat_mm, half_width)
-    for state in states.values():
-        for shape in MUSCLES:
-            draw(canvas, shape, state.hip_from_lps, scale)
+def _body(
+    canvas: Canvas,
+    pelvis: NDArray,
+    states: dict[str, HipState],
+    scale: float,
+    fat_mm: float,
+    half_width: float,
+    plan: StudyPlan,
+    rng: np.random.Generator,
+) -> dict[str, Warp]:
+    """Paint all but the hips; returns how each side's shapes are bent (the patient's own, at every visit)."""
+    own = np.random.default_rng([*plan.patient_seed, 12])
+    middle = Warp.drawn(own, 1.4)
+    warps = {side: Warp.drawn(own, 1.6) for side in states}
+    tone = own.uniform(0.90, 1.14, (len(states), len(MUSCLES)))
+    # Soft tissue needs no more than 1.4 mm pixels: finer grids get it from every other pixel.
+    rough = canvas.halved() if canvas.softness < 1.45 else canvas
+    background(rough, pelvis, scale, fat_mm, half_width, middle)
+    for number, (side, state) in enumerate(states.items()):
+        for shape, level in zip(MUSCLES, tone[number], strict=True):
+            flesh = tuple(value * level for value in SIGNAL["muscle"])
+            draw(rough, shape, state.hip_from_lps, scale, warp=warps[side], layers=((1.5, "fascia"), (0.0, flesh)))
+    for shape in CAVITY:
+        draw(rough, shape, pelvis, scale, warp=middle)
     for shape in MIDLINE:
-        draw(canvas, shape, pelvis, scale)
-    for state in states.values():
+        draw(rough, shape, pelvis, scale, warp=middle, layers=((1.2, "tendon"), (0.0, shape.tissue)))
+    if rough is not canvas:
+        whole: Box = tuple(slice(0, n) for n in canvas.signal.shape[1:])  # type: ignore[assignment]
+        for number, signal in enumerate(rough.signal):
+            canvas.signal[number] = refine(signal, whole)
+    for side, state in states.items():
         for shape in VESSELS:
-            draw(canvas, shape, state.hip_from_lps, scale)
+            draw(canvas, shape, state.hip_from_lps, scale, warp=warps[side])
+    grain = texture(canvas.signal.shape[1:], rng)  # type: ignore[arg-type]
+    streaks = np.clip(grain - np.float32(1.3), 0, 2) * np.float32(0.22)  # fat between the fibres
+    for row, channel in enumerate(canvas.channels):
+        canvas.signal[row] += streaks * (np.float32(SIGNAL["fascia"][channel]) - canvas.signal[row])
+        canvas.signal[row] *= 1 + np.float32(0.04) * grain
+    return warps

@@ -26,7 +26,10 @@ def private_of_series(ds: Dataset, scanner: Scanner, series: Series, who: Person
         medcom = ds.private_block(0x0029, "SIEMENS MEDCOM HEADER", create=True)
         medcom.add_new(0x60, "LO", "com")
         measured = ds.private_block(0x0051, "SIEMENS MR HEADER", create=True)
-        rows, columns = series.protocol.shape[1] * series.protocol.spacing[1], series.protocol.shape[2] * series.protocol.spacing[2]
+        rows, columns = (
+            series.protocol.shape[1] * series.protocol.spacing[1],
+            series.protocol.shape[2] * series.protocol.spacing[2],
+        )
         measured.add_new(0x08, "CS", "IMAGE NUM 4")
         measured.add_new(0x0B, "LO", f"{series.protocol.shape[1]}*{series.protocol.shape[2]}")
         measured.add_new(0x0C, "LO", f"FoV {rows:.0f}*{columns:.0f}")

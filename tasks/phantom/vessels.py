@@ -46,7 +46,7 @@ def grow(length_mm: float, bifurcations: NDArray[np.float64], head_radius: float
     limit = 0.90 * head_radius
     while total < length_mm:
         # The youngest tips grow first, so that a new branch soon becomes long enough to be seen.
-        turn = min(range(len(tips)), key=lambda i: (run[tips[i][2]] + 2.0 * depth[tips[i][2]] + rng.random()))
+        turn = min(range(len(tips)), key=lambda i: run[tips[i][2]] + 2.0 * depth[tips[i][2]] + rng.random())
         point, direction, edge = tips[turn]
         wish = direction + rng.normal(0, 0.10, 3)
         outward = np.linalg.norm(point)
@@ -64,7 +64,7 @@ def grow(length_mm: float, bifurcations: NDArray[np.float64], head_radius: float
             direction = end - point
             direction /= max(np.linalg.norm(direction), 1e-9)
         segments.append((point, end))
-        radius.append(max(1.05 - 0.10 * depth[edge], 0.75))
+        radius.append(max(1.20 - 0.10 * depth[edge], 0.95))
         edges.append(edge)
         total += STEP_MM
         run[edge] += 1
@@ -79,8 +79,8 @@ def grow(length_mm: float, bifurcations: NDArray[np.float64], head_radius: float
                 side /= np.linalg.norm(side)
                 angle = np.deg2rad(rng.uniform(28, 55))
                 forks = [direction * np.cos(angle / 2) + sign * side * np.sin(angle / 2) for sign in (1, -1)]
-                for number, fork in enumerate(forks):
-                    depth[new_edge + number], run[new_edge + number] = depth[edge] + 1, 0
+                for fresh in (new_edge, new_edge + 1):
+                    depth[fresh], run[fresh] = depth[edge] + 1, 0
                 tips[which] = (point, forks[0], new_edge)
                 tips.append((point, forks[1], new_edge + 1))
                 new_edge += 2
@@ -88,7 +88,7 @@ def grow(length_mm: float, bifurcations: NDArray[np.float64], head_radius: float
 
 
 def distance_to(
-    tree: Tree, patient_from_hip: NDArray[np.float64], affine: NDArray[np.float64], box: tuple[slice, slice, slice]
+    tree: Tree, patient_from_hip: NDArray[np.floating], affine: NDArray[np.float64], box: tuple[slice, slice, slice]
 ) -> NDArray[np.float32]:
     """Distance in mm from each voxel centre of `box` of a grid to the tree's surface (negative inside), at most 3.
 
@@ -97,7 +97,9 @@ def distance_to(
     low = np.array([part.start for part in box])
     shape = np.array([part.stop - part.start for part in box])
     fractions = (np.arange(2) + 0.5) / 2
-    points = (tree.segments[:, :1] + fractions[None, :, None] * (tree.segments[:, 1:] - tree.segments[:, :1])).reshape(-1, 3)
+    points = (tree.segments[:, :1] + fractions[None, :, None] * (tree.segments[:, 1:] - tree.segments[:, :1])).reshape(
+        -1, 3
+    )
     radius = np.repeat(tree.radius, 2)
     world = points @ patient_from_hip[:3, :3].T + patient_from_hip[:3, 3]
     inverse = np.linalg.inv(affine)
