@@ -1,6 +1,6 @@
 """Labels, treatments, outcomes and masks of every reader, joined to hip-visits.
 
-Two doors. `intake.intake` (`osteoflow annotate SRC`) runs in the identified zone: it reads the design's clinical
+Two doors. `intake` (`osteoflow annotate SRC`, incoming.py) runs in the identified zone: it reads the design's clinical
 tables, DICOM SEG and RTSTRUCT, NIfTI, NRRD and Label Studio JSON as the hospital writes them, keeps a byte copy there,
 and writes one immutable de-identified import below data/imports/: ids, UIDs and readers keyed, dates shifted, with the
 same keys as the images. The stage (`python -m tasks.annotate`) joins all imports to what has arrived.
@@ -11,3 +11,16 @@ first visit), data/masks/<hip_visit>.safetensors (uint8 `<reader>/<label>` and `
 the visit grid, vessel on the fine grid), data/masks.parquet (every mask and pair of readers: accepted or rejected, with
 the difference in mm, Dice and surface distance in mm) and reports/annotate (agreement, disagreements, what waits).
 """
+
+from typing import Any
+
+__all__ = ["intake"]
+
+
+def __getattr__(name: str) -> Any:
+    """`intake` is imported when it is asked for: the stage needs neither pydicom nor its decoders."""
+    if name == "intake":
+        from tasks.annotate.incoming import intake
+
+        return intake
+    raise AttributeError(name)

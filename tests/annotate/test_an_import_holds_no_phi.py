@@ -127,7 +127,7 @@ def test_a_file_outside_src_is_not_read(hospital: Hospital) -> None:
 
 
 def test_one_file_is_enough_and_nothing_is_wrong_use(hospital: Hospital) -> None:
-    from tasks.annotate.intake import intake
+    from tasks.annotate.incoming import intake
 
     path = hospital.src / "treatments.csv"
     path.write_text("patient_id,side,date,treatment\n1,L,2021-01-01,observation\n")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from tasks.annotate.intake import Summary, intake
+from tasks.annotate.incoming import Summary, intake
 from tasks.annotate.params import Params
 from tasks.annotate.stage import run
 from tasks.domain.volume import Grid, Volume
