@@ -115,7 +115,8 @@ def _predict_raw(
             if not which.any():
                 continue
             x = result.member.standardize(table.vectors[which])
-            found = {"lr_last": result.member.risks(x @ result.member.weight)}
+            weight, alpha = result.last_visit
+            found = {"lr_last": hazard.risk(x @ weight, alpha)}
             for baseline, place in places.items():
                 kept = table.rows(inside)
                 one = one_column(kept.vectors[:, place], kept.data, 1e-2, params.min_events)

@@ -61,6 +61,11 @@ def fit(x: Array, data: Exposure, ridge: float, steps: int = 30) -> Fit:
     weight, alpha = np.zeros(n_features), prior.copy()
     identity = np.diag(np.concatenate([np.full(n_features, ridge), np.full(n_intervals, 0.1)]))
     hessian = identity
+
+    def objective(w: Array, a: Array) -> float:
+        return log_likelihood(x @ w, a, data) - ridge / 2 * float(w @ w) - 0.05 * float((a - prior) @ (a - prior))
+
+    best = objective(weight, alpha)
     for _ in range(steps):
         p = sigmoid((x @ weight)[:, None] + alpha)
         slope = data.seen * (data.event - p)
@@ -71,9 +76,16 @@ def fit(x: Array, data: Exposure, ridge: float, steps: int = 30) -> Fit:
             [[(x.T * curve.sum(axis=1)) @ x, cross], [cross.T, np.diag(curve.sum(axis=0))]]
         )  # fmt: skip
         move = np.linalg.solve(hessian, gradient)
-        move *= min(1.0, 5.0 / max(float(np.abs(move).max()), 1e-12))
-        weight, alpha = weight + move[:n_features], alpha + move[n_features:]
-        if float(np.abs(move).max()) < 1e-8:
+        # Halve the step until it is one uphill: far from the solution a full Newton step may go astray.
+        for _ in range(20):
+            new = weight + move[:n_features], alpha + move[n_features:]
+            reached = objective(*new)
+            if reached >= best - 1e-9:
+                break
+            move = move / 2
+        weight, alpha = new
+        best = reached
+        if float(np.abs(move).max()) < 1e-7:
             break
     return Fit(weight, alpha, np.linalg.inv(hessian))
 

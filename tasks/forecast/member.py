@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tasks.forecast.hazard import Array, Exposure, choose_ridge, fit, resample, sigmoid
 from tasks.forecast.params import Params
-from tasks.nets.forecaster import CLIP, YEAR, Member, Residual
+from tasks.nets.forecaster import CLIP, YEAR, Member, Residual, with_past
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,13 @@ class Table:
             self.days[which], self.label[which],
         )  # fmt: skip
 
+    def past(self, x: Array) -> Array:
+        """(N, 3 F): each row's standardized vector with what came before it in the same hip."""
+        ends = np.flatnonzero(np.concatenate([self.hips[1:] != self.hips[:-1], [True]])) + 1 if len(x) else []
+        starts = [0, *ends][:-1] if len(x) else []
+        parts = [with_past(x[a:b]) for a, b in zip(starts, ends, strict=True)]
+        return np.concatenate(parts) if parts else np.zeros((0, 3 * x.shape[1]))
+
     @property
     def years(self) -> Array:
         """(N,) since the hip's visit before; 0 at its first."""
@@ -46,6 +53,8 @@ class Fitted:
     """A member, the losses on its way, and why it is less than intended (or '')."""
 
     member: Member
+    last_visit: tuple[Array, Array]
+    """Weights and alpha of the baseline that sees the last visit alone."""
     losses: list[float] = field(default_factory=list)
     reason: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -74,24 +83,30 @@ def train(work: tuple[Table, Params, int]) -> Fitted:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed * 1000 + seed)
         residual = Residual(n_features, params.hidden)
+    past = table.past(x)
     member = Member(
-        impute, centre, scale, np.zeros(n_features), np.zeros(n_intervals), np.zeros((1, n_features + 1)),
+        impute, centre, scale, np.zeros(past.shape[1]), np.zeros(n_intervals), np.zeros((1, past.shape[1] + 1)),
         _whiten(x, params.shrinkage), residual, 0.0,
     )  # fmt: skip
     free = int((used & (table.data.event.sum(axis=1) == 0)).sum())
-    if events < params.min_events or free < params.min_events:
-        known = int(used.sum())
+    facts: dict[str, Any] = {"events": events, "rows": int(used.sum())}
+    if min(events, free) < params.min_events:
         hazard = (table.data.event.sum(axis=0) + 0.5 / n_intervals) / (table.data.seen.sum(axis=0) + 1.0)
         member.alpha = np.log(hazard / (1 - hazard))
-        reason = f"{events} events and {free} without among {known} hip-visits (at least {params.min_events} of each are needed): the prevalence"  # noqa: E501
-        return Fitted(member, reason=reason, facts={"events": events, "rows": known})
-    data = table.data.rows(used)
-    ridge = choose_ridge(x[used], data, table.patients[used], params.ridge, params.inner_folds)
-    base = fit(x[used], data, ridge)
-    member.weight, member.alpha = base.weight, base.alpha
-    member.spread = resample(x[used], data, base, table.patients[used], params.resamples, rng)
-    losses = _fit_residual(member, table, x, params, rng)
-    return Fitted(member, losses, "", {"events": events, "rows": int(used.sum()), "ridge": ridge})
+        reason = (
+            f"{events} events and {free} without among {used.sum()} hip-visits, at least {params.min_events} of each "
+            "are needed: every estimate is the prevalence"
+        )
+        return Fitted(member, (np.zeros(n_features), member.alpha), reason=reason, facts=facts)
+    data, patients = table.data.rows(used), table.patients[used]
+    ridge = choose_ridge(x[used], data, patients, params.ridge, params.inner_folds)
+    last = fit(x[used], data, ridge)
+    ridge_past = choose_ridge(past[used], data, patients, params.ridge, params.inner_folds)
+    found = fit(past[used], data, ridge_past)
+    member.weight, member.alpha = found.weight, found.alpha
+    member.spread = resample(past[used], data, found, patients, params.resamples, rng)
+    losses = _fit_residual(member, table, past, params, rng)
+    return Fitted(member, (last.weight, last.alpha), losses, "", facts | {"ridge": ridge, "ridge_past": ridge_past})
 
 
 def _whiten(x: Array, shrinkage: float) -> Array:
@@ -104,47 +119,64 @@ def _whiten(x: Array, shrinkage: float) -> Array:
     return (vectors / np.sqrt(np.maximum(values, 1e-6))).T
 
 
-def _fit_residual(member: Member, table: Table, x: Array, params: Params, rng: np.random.Generator) -> list[float]:
-    """Adam over all hips at once, the baseline held; hips are padded at their end, where nothing is seen."""
+def _fit_residual(
+    member: Member, table: Table, past: Array, params: Params, rng: np.random.Generator
+) -> list[float]:
+    """Adam over all hips at once, the logistic part held; hips are padded at their end, where nothing is seen."""
     names, codes = np.unique(table.hips, return_inverse=True)
     position = np.zeros(len(codes), dtype=int)
-    counts = np.zeros(len(names), dtype=int)
-    for row, code in enumerate(codes):
-        position[row] = counts[code]
-        counts[code] += 1
-    steps = int(counts.max())
+    for row in range(1, len(codes)):
+        position[row] = position[row - 1] + 1 if codes[row] == codes[row - 1] else 0
+    steps, n_features = int(position.max()) + 1, past.shape[1] // 3
 
     def padded(values: Array) -> Tensor:
-        out = np.zeros((len(names), steps, *values.shape[1:]))
-        out[codes, position] = values
+        out = np.zeros((steps, len(names), *values.shape[1:]))
+        out[position, codes] = values
         return torch.from_numpy(out)
 
-    inputs, years = padded(x), padded(table.years[:, None])
-    offset = padded((x @ member.weight)[:, None] + member.alpha)
+    inputs, changes = padded(past[:, :n_features]), padded(past[:, 2 * n_features :])
+    years = padded(table.years[:, None])
+    offset = padded((past @ member.weight)[:, None] + member.alpha)
     seen, event = padded(table.data.seen), padded(table.data.event)
-    total = seen.sum()
     residual, losses = member.residual.train(), []
-    # The LSTM's own weights are left alone by the decay of AdamW: what holds a small cohort back is a small head.
-    heads = [residual.history.weight, residual.head.weight]
-    inner = [p for name, p in residual.named_parameters() if not name.startswith(("history", "head"))]
-    optimizer = torch.optim.Adam([{"params": heads}, {"params": inner}], lr=params.learning_rate)
+    optimizer = _Adam(list(residual.parameters()), params.learning_rate)
     for _ in range(params.epochs):
-        kept = (rng.random((len(names), x.shape[1])) >= params.input_dropout) / (1 - params.input_dropout)
+        # The same entries are hidden at all visits of a hip, or the change would show them.
+        kept = (rng.random((len(names), n_features)) >= params.input_dropout) / (1 - params.input_dropout)
         mask = torch.from_numpy(kept)
-        state = residual.start(len(names), x.shape[1])
-        corrections = []
+        state, corrections = residual.start(len(names)), []
         for t in range(steps):
-            correction, state = residual.step(state, inputs[:, t] * mask, years[:, t])
+            correction, state = residual.step(state, inputs[t] * mask, changes[t] * mask, years[t])
             corrections.append(correction)
-        eta = offset + torch.stack(corrections, dim=1)[:, :, None]
-        loss = (seen * torch.nn.functional.binary_cross_entropy_with_logits(eta, event, reduction="none")).sum() / total
-        penalty = params.weight_decay * sum((p**2).sum() for p in heads)
-        optimizer.zero_grad()
-        (loss + penalty).backward()
-        optimizer.step()
+        eta = offset + torch.stack(corrections)[:, :, None]
+        loss = (seen * torch.nn.functional.binary_cross_entropy_with_logits(eta, event, reduction="none")).sum()
+        loss = loss / seen.sum()
+        # What holds a small cohort back is a small head; the LSTM's own weights need no decay.
+        gradients = torch.autograd.grad(
+            loss + params.weight_decay * (residual.head.weight**2).sum(), optimizer.parameters
+        )  # fmt: skip
+        optimizer.step(gradients)
         losses.append(float(loss.detach()))
     residual.eval()
     return losses
+
+
+class _Adam:
+    """Kingma & Ba 2015. torch.optim imports torch's compiler on first use, which takes longer than the whole fit."""
+
+    def __init__(self, parameters: list[Tensor], rate: float) -> None:
+        self.parameters, self.rate, self.steps = parameters, rate, 0
+        self.mean = [torch.zeros_like(p) for p in parameters]
+        self.square = [torch.zeros_like(p) for p in parameters]
+
+    def step(self, gradients: tuple[Tensor, ...]) -> None:
+        self.steps += 1
+        with torch.no_grad():
+            for p, g, m, v in zip(self.parameters, gradients, self.mean, self.square, strict=True):
+                m.mul_(0.9).add_(g, alpha=0.1)
+                v.mul_(0.999).addcmul_(g, g, value=0.001)
+                size = self.rate / (1 - 0.9**self.steps)
+                p.sub_(size * m / ((v / (1 - 0.999**self.steps)).sqrt() + 1e-8))
 
 
 def one_column(column: Array, data: Exposure, ridge: float, min_events: int) -> tuple[float, float, float, Array]:

@@ -145,15 +145,16 @@ def _shape(
     lesion = lesion & head
     if lesion.sum() * voxel < params.min_lesion_mm3:
         lesion = np.zeros_like(lesion)
-    arcs = shapes.arcs(lesion, sphere, spacing)
+    arcs = shapes.arcs(lesion, sphere, spacing, largest=False)
+    widest = shapes.arcs(lesion, sphere, spacing, largest=True)
     row = {
         "lesion_fraction": float(lesion.sum() / max(int(head.sum()), 1)),
         "lesion_volume_mm3": float(lesion.sum()) * voxel,
         "kerboul_deg": arcs.coronal + arcs.sagittal,
         "kerboul_coronal_deg": arcs.coronal,
         "kerboul_sagittal_deg": arcs.sagittal,
-        # Modified index: of 100, each arc against the half circle that the surface of a head can show.
-        "necrotic_index": arcs.coronal / 180 * arcs.sagittal / 180 * 100,
+        # Modified index: arcs of the slices of largest lesion, each against a half circle, of 100.
+        "necrotic_index": widest.coronal / 180 * widest.sagittal / 180 * 100,
         "lateral_deg": arcs.lateral,
         "collapse_mm": shapes.collapse_depth(head, sphere, spacing, params.collapse_sector_deg),
     }

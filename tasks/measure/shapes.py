@@ -65,36 +65,51 @@ class Arcs:
     medial: float
 
 
-def arcs(lesion: Mask, sphere: Sphere, spacing: Spacing) -> Arcs:
-    """Arcs of the head's surface over the lesion, on the coronal and the sagittal slice of largest lesion."""
+def arcs(lesion: Mask, sphere: Sphere, spacing: Spacing, largest: bool) -> Arcs:
+    """Arcs of the head's surface over the lesion, on the coronal and the sagittal slice through the head's centre, or
+    on those of `largest` lesion. Margins are of the coronal slice; of the largest where that one shows no lesion."""
     if not lesion.any():
         return Arcs(0.0, 0.0, np.nan, np.nan)
-    d = int(lesion.sum(axis=(1, 2)).argmax())
-    w = int(lesion.sum(axis=(0, 1)).argmax())
-    # Angles count from superior (-h), towards lateral (+w) and anterior (-d).
-    coronal = _arc(lesion[d], sphere, spacing, plane=(1, 2), off=d * spacing[0] - sphere.centre[0], turn=1.0)
-    sagittal = _arc(lesion[:, :, w].T, sphere, spacing, plane=(1, 0), off=w * spacing[2] - sphere.centre[2], turn=-1.0)
-    angles = np.arange(-180.0, 180.0, _STEP_DEG)
+    d, w = (
+        axis * spacing[i] for i, axis in ((0, lesion.sum(axis=(1, 2)).argmax()), (2, lesion.sum(axis=(0, 1)).argmax()))
+    )
+    ball = sphere.centre
+    coronal = _coronal(lesion, sphere, spacing, float(d if largest else ball[0]))
+    sagittal = _sagittal(lesion, sphere, spacing, float(w if largest else ball[2]))
     run = _longest_run(coronal)
-    lateral, medial = (np.nan, np.nan) if run is None else (angles[run[0]] + _STEP_DEG * (run[1] - 0.5),
-                                                            angles[run[0]] - _STEP_DEG / 2)  # fmt: skip
-    return Arcs(_STEP_DEG * float(coronal.sum()), _STEP_DEG * float(sagittal.sum()), float(lateral), float(medial))
+    if run is None:
+        run = _longest_run(_coronal(lesion, sphere, spacing, float(d)))
+    medial = lateral = np.nan
+    if run is not None:
+        medial = -180.0 + _STEP_DEG * (run[0] - 0.5)
+        lateral = medial + _STEP_DEG * run[1]
+    return Arcs(_STEP_DEG * float(coronal.sum()), _STEP_DEG * float(sagittal.sum()), lateral, medial)
 
 
-def _arc(image: Mask, sphere: Sphere, spacing: Spacing, plane: tuple[int, int], off: float, turn: float) -> Mask:
-    """Which directions from the head's centre meet the lesion near the surface. image axes: (plane[0], plane[1])."""
+def _coronal(lesion: Mask, sphere: Sphere, spacing: Spacing, d_mm: float) -> Mask:
+    """Directions from superior (-h) towards lateral (+w) in the plane at `d_mm`."""
+    return _arc(lesion, sphere, spacing, d_mm, across=0, side=(2, 1.0))
+
+
+def _sagittal(lesion: Mask, sphere: Sphere, spacing: Spacing, w_mm: float) -> Mask:
+    """Directions from superior (-h) towards anterior (-d) in the plane at `w_mm`."""
+    return _arc(lesion, sphere, spacing, w_mm, across=2, side=(0, -1.0))
+
+
+def _arc(lesion: Mask, sphere: Sphere, spacing: Spacing, at_mm: float, across: int, side: tuple[int, float]) -> Mask:
+    """Which directions in the plane `at_mm` along axis `across` meet the lesion near the head's surface."""
+    from scipy.ndimage import map_coordinates
+
+    off = at_mm - float(sphere.centre[across])
     ring = np.sqrt(max(sphere.radius**2 - off**2, (0.3 * sphere.radius) ** 2))
     angle = np.deg2rad(np.arange(-180.0, 180.0, _STEP_DEG))
     radii = np.array(_RINGS)[:, None] * ring
-    down = (sphere.centre[plane[0]] - radii * np.cos(angle)) / spacing[plane[0]]
-    across = (sphere.centre[plane[1]] + turn * radii * np.sin(angle)) / spacing[plane[1]]
-    return (_bilinear(image.astype(np.float32), down, across) >= 0.5).any(axis=0)
-
-
-def _bilinear(image: NDArray[np.float32], row: NDArray, column: NDArray) -> NDArray:
-    from scipy.ndimage import map_coordinates
-
-    return map_coordinates(image, [row, column], order=1, mode="constant")
+    points = np.empty((3, len(_RINGS), len(angle)))
+    points[across] = at_mm
+    points[1] = sphere.centre[1] - radii * np.cos(angle)
+    points[side[0]] = sphere.centre[side[0]] + side[1] * radii * np.sin(angle)
+    inside = map_coordinates(lesion.astype(np.float32), points / spacing[:, None, None], order=1, mode="nearest")
+    return np.asarray((inside >= 0.5).any(axis=0))
 
 
 def _longest_run(flags: Mask) -> tuple[int, int] | None:
@@ -125,19 +140,23 @@ def jic(lateral: float, weight_bearing: tuple[float, float]) -> str | None:
 
 
 def collapse_depth(head: Mask, sphere: Sphere, spacing: Spacing, sector_deg: float) -> float:
-    """mm by which the superior contour lies below the sphere: the deepest tenth of the sector, at least 0."""
-    from scipy.ndimage import map_coordinates
+    """mm by which the superior contour lies below the sphere: the deepest patch of the sector, at least 0."""
+    from scipy.ndimage import map_coordinates, uniform_filter
 
-    lateral = np.deg2rad(np.arange(-sector_deg, sector_deg + 1e-6, 3.0))
+    lateral = np.deg2rad(np.arange(-sector_deg, sector_deg + 1e-6, 4.0))
     front = np.deg2rad(np.arange(-20.0, 20.1, 5.0))
-    phi, tilt = (a.ravel() for a in np.meshgrid(lateral, front, indexing="ij"))
-    direction = np.stack([np.sin(tilt), -np.cos(tilt) * np.cos(phi), np.cos(tilt) * np.sin(phi)], axis=1)
-    along = np.arange(0.5 * sphere.radius, sphere.radius + 3.0, 0.25)
-    points = (sphere.centre + along[:, None, None] * direction) / spacing
+    phi, tilt = np.meshgrid(lateral, front, indexing="ij")
+    direction = np.stack([np.sin(tilt), -np.cos(tilt) * np.cos(phi), np.cos(tilt) * np.sin(phi)], axis=-1)
+    along = np.arange(0.5 * sphere.radius, sphere.radius + 2.0, 0.4)
+    points = (sphere.centre + along[:, None, None, None] * direction) / spacing
     inside = map_coordinates(head.astype(np.float32), np.moveaxis(points, -1, 0), order=1, mode="constant")
-    reached = (inside >= 0.5).cumprod(axis=0).sum(axis=0) * 0.25 + along[0] - 0.125
-    depth = np.sort(sphere.radius - reached)[::-1]
-    return float(max(depth[: max(1, len(depth) // 10)].mean(), 0.0))
+    within = (inside >= 0.5).cumprod(axis=0).astype(bool)
+    last = np.maximum(within.sum(axis=0) - 1, 0)
+    rows, columns = np.indices(last.shape)
+    one, two = inside[last, rows, columns], inside[np.minimum(last + 1, len(along) - 1), rows, columns]
+    reached = along[last] + 0.4 * np.clip((one - 0.5) / np.maximum(one - two, 1e-6), 0, 1)
+    # A patch of about 20 by 15 degrees: a single ray would find the noise of the border.
+    return float(max(uniform_filter(sphere.radius - reached, (5, 3), mode="nearest").max(), 0.0))
 
 
 def perturbed(mask: Mask, spacing: Spacing, border_mm: float, rng: np.random.Generator) -> Mask:

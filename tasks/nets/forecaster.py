@@ -1,9 +1,9 @@
 """The forecaster: a time-aware LSTM over a hip's visits, residual on a logistic baseline of the last visit.
 
-    log-odds of progression in interval j after visit t  =  alpha_j + w.x_t  +  u.(history of x up to t) + v.h_t
+    log-odds of progression in interval j after visit t  =  alpha_j + w.x_t + u.(mean of x so far, change of x) + v.h_t
 
-x is the visit's standardized vector, h the state of an LSTM whose memory fades with the true time between visits. u and
-v start at zero, so that a small cohort has the logistic baseline and no less. Risk is 1 - prod(1 - hazard_j), then
+x is the visit's standardized vector, h the state of an LSTM whose memory fades with the true time between visits. v
+starts at zero and is used as far as it helps patients left out, so that a small cohort has the logistic part and no less. Risk is 1 - prod(1 - hazard_j), then
 calibrated. Research use only, not for diagnosis: what comes out is an estimated risk.
 
 This file is copied into the model package and imports nothing of osteoflow. Inference goes hip by hip, visit by visit,
@@ -30,46 +30,45 @@ COLUMNS = ["hip_visit", "risk", "risk_low", "risk_high", "abstain"]
 
 
 class Residual(nn.Module):
-    """The correction to the baseline: linear in the history, and an LSTM with fading memory. Both start at zero."""
+    """The correction to the logistic part: an LSTM whose memory fades with time. It starts at zero."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
         self.cell = nn.LSTMCell(2 * inputs + 1, hidden)
         self.fade = nn.Parameter(torch.zeros(hidden))
-        self.history = nn.Linear(2 * inputs, 1, bias=False)
         self.head = nn.Linear(hidden, 1, bias=False)
-        nn.init.zeros_(self.history.weight)
         nn.init.zeros_(self.head.weight)
         self.double()
 
-    def start(self, batch: int, inputs: int) -> State:
-        zeros = torch.zeros(batch, self.fade.numel(), dtype=torch.float64)
-        nothing = torch.zeros(batch, inputs, dtype=torch.float64)
-        return State(zeros, zeros, nothing, nothing, 0)
+    def start(self, hips: int) -> tuple[Tensor, Tensor]:
+        """(hidden, memory) before the first visit."""
+        zeros = torch.zeros(hips, self.fade.numel(), dtype=torch.float64)
+        return zeros, zeros
 
-    def step(self, state: State, x: Tensor, years: Tensor) -> tuple[Tensor, State]:
-        """One visit: (B, F) standardized vectors and (B, 1) years since the visit before -> (B,) correction."""
-        if state.visits:
-            change = x - state.last
-            mean = state.mean + (x - state.mean) / (state.visits + 1)
-        else:
-            change, mean = torch.zeros_like(x), x
-        memory = state.memory * torch.exp(-nn.functional.softplus(self.fade) * years)
-        hidden, memory = self.cell(torch.cat([x, change, torch.log1p(years)], dim=1), (state.hidden, memory))
-        past = torch.cat([mean - x, change], dim=1)
-        correction = self.history(past).squeeze(1) + self.head(hidden).squeeze(1)
-        return correction, State(hidden, memory, x, mean, state.visits + 1)
+    def step(
+        self, state: tuple[Tensor, Tensor], x: Tensor, change: Tensor, years: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One visit: (B, F) vectors, their change and (B, 1) years since the visit before -> (B,) correction, state."""
+        hidden, memory = state
+        memory = memory * torch.exp(-nn.functional.softplus(self.fade) * years)
+        hidden, memory = self.cell(torch.cat([x, change, torch.log1p(years)], dim=1), (hidden, memory))
+        return self.head(hidden).squeeze(1), (hidden, memory)
 
 
-@dataclass(frozen=True)
-class State:
-    """What is kept of a hip's earlier visits."""
-
-    hidden: Tensor
-    memory: Tensor
-    last: Tensor
-    mean: Tensor
-    visits: int
+def with_past(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(T, F) standardized vectors of one hip in time order -> (T, 3 F): each beside the difference of its running mean
+    from it and its change since the visit before (both 0 at the first). Row t depends on rows up to t alone."""
+    out = np.zeros((len(x), 3 * x.shape[1]))
+    if not len(x):
+        return out
+    n, mean = x.shape[1], x[0]
+    for t, row in enumerate(x):
+        mean = mean + (row - mean) / (t + 1)
+        out[t, :n] = row
+        if t:
+            out[t, n : 2 * n] = mean - row
+            out[t, 2 * n :] = row - x[t - 1]
+    return out
 
 
 @dataclass
@@ -80,11 +79,11 @@ class Member:
     centre: NDArray[np.float64]
     scale: NDArray[np.float64]
     weight: NDArray[np.float64]
-    """(F,) baseline weights on the standardized vector."""
+    """(3 F,) weights on the standardized vector and its past (`with_past`)."""
     alpha: NDArray[np.float64]
     """(J,) log-odds of the hazard in each interval of the horizon."""
     spread: NDArray[np.float64]
-    """(B, F + 1) what refits on resampled patients add to the weights and to alpha."""
+    """(B, 3 F + 1) what refits on resampled patients add to the weights and to alpha."""
     whiten: NDArray[np.float64]
     """(F, F) from standardized vectors to uncorrelated ones, for the distance to the training data."""
     residual: Residual
@@ -98,19 +97,20 @@ class Member:
     def scores(self, vectors: NDArray[np.float64], years: NDArray[np.float64]) -> NDArray[np.float64]:
         """(T, F) vectors of one hip in time order, (T,) years since the visit before -> (T,) baseline + residual."""
         x = self.standardize(vectors)
+        past = with_past(x)
         out = np.empty(len(x))
         with torch.no_grad():
-            state = self.residual.start(1, x.shape[1])
+            state = self.residual.start(1)
             for t in range(len(x)):
-                step = torch.from_numpy(x[t : t + 1].copy())
-                correction, state = self.residual.step(state, step, torch.full((1, 1), float(years[t])).double())
-                out[t] = float((x[t] * self.weight).sum()) + self.amount * float(correction)
+                row, change = (torch.from_numpy(part[None].copy()) for part in (x[t], past[t, 2 * x.shape[1] :]))
+                correction, state = self.residual.step(state, row, change, torch.full((1, 1), float(years[t])).double())
+                out[t] = float((past[t] * self.weight).sum()) + self.amount * float(correction)
         return out
 
     def draws(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         """(T, B) what resampled patients would add to each score."""
-        x = self.standardize(vectors)
-        return np.stack([(self.spread[:, :-1] * row).sum(axis=1) + self.spread[:, -1] for row in x])
+        past = with_past(self.standardize(vectors))
+        return np.stack([(self.spread[:, :-1] * row).sum(axis=1) + self.spread[:, -1] for row in past])
 
     def risks(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of any shape -> estimated risk of progression within the horizon, not yet calibrated."""
@@ -127,7 +127,7 @@ def load_member(folder: Path, name: str) -> Member:
     tensors = load_file(str(folder / f"{name}.safetensors"))
     facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     arrays = {key: value.numpy() for key, value in tensors.items() if not key.startswith("residual.")}
-    residual = Residual(len(arrays["weight"]), int(facts["hidden"]))
+    residual = Residual(len(arrays["centre"]), int(facts["hidden"]))
     residual.load_state_dict({k.removeprefix("residual."): v for k, v in tensors.items() if k.startswith("residual.")})
     residual.eval()
     return Member(residual=residual, amount=float(facts["amount"]), **arrays)
