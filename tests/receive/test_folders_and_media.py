@@ -1,0 +1,90 @@
+"""Nested folders, zip media with a DICOMDIR, the watched inbox."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pydicom.data
+import pytest
+from dicom_files import dicom, stack, write_tree
+
+from tasks.domain.errors import WrongUse
+from tasks.ledger import Ledger
+from tasks.receive import Params, ingest, settle, watch_once
+
+
+def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def medium() -> dict[str, bytes]:
+    """A CD as viewers burn it: a DICOMDIR, nested folders, a program beside it."""
+    index = Path(str(pydicom.data.get_testdata_file("DICOMDIR"))).read_bytes()
+    images = {f"DICOM/PAT/ST1/IM{n}": data for n, data in enumerate(stack("1.5", 6))}
+    return {"DICOMDIR": index, "VIEWER/START.EXE": b"MZ" + bytes(600), **images}
+
+
+def test_a_zip_is_a_folder(ledger: Ledger, params: Params, tmp_path: Path, medium: dict[str, bytes]) -> None:
+    path = tmp_path / "cd.zip"
+    path.write_bytes(zipped(medium))
+    summary = ingest(path, ledger, "local", "hospital", params)
+    assert (summary.files, summary.accepted) == (8, 6)
+    assert summary.skipped == {"dicomdir": 1}
+    assert summary.quarantined == {"not_dicom": 1}
+    assert path.exists()
+    assert len(settle(ledger, params, force=True)) == 1
+    tree = write_tree(tmp_path / "cd", medium)
+    assert ingest(tree, ledger, "local", "hospital", params).duplicates == 7
+
+
+def test_names_in_a_zip_lead_nowhere(ledger: Ledger, params: Params, tmp_path: Path) -> None:
+    path = tmp_path / "in" / "evil.zip"
+    path.parent.mkdir()
+    path.write_bytes(zipped({"../../../escaped.dcm": dicom(), "/absolute.dcm": dicom(number=2)}))
+    assert ingest(path.parent, ledger, "local", "hospital", params).accepted == 2
+    assert not list(tmp_path.rglob("*escaped*")) and not Path("/absolute.dcm").exists()
+
+
+def test_a_broken_zip_and_a_bomb_are_no_end(ledger: Ledger, params: Params, tmp_path: Path) -> None:
+    whole = zipped({"a": dicom()})
+    bomb = zipped({"bomb": bytes(20_000_000), "b": dicom(number=2)})
+    tree = write_tree(tmp_path / "in", {"cut.zip": whole[: len(whole) // 2], "bomb.zip": bomb, "c": dicom(number=3)})
+    summary = ingest(tree, ledger, "local", "hospital", params)
+    assert summary.accepted == 2
+    assert summary.quarantined == {"bad_archive": 1}
+    assert summary.skipped == {"archive_member_too_large": 1}
+
+
+def test_moving_empties_the_tree(ledger: Ledger, params: Params, tmp_path: Path, medium: dict[str, bytes]) -> None:
+    tree = write_tree(tmp_path / "in", {**medium, "more.zip": zipped({"x": dicom("1.6")}), "text": b"hello"})
+    os.symlink(tmp_path, tree / "loop")
+    os.symlink(tmp_path / "nowhere", tree / "dangling")
+    summary = ingest(tree, ledger, "local", "hospital", params, move=True)
+    assert summary.accepted == 7
+    assert [path for path in tree.rglob("*") if path.is_file()] == []
+    assert sum(version.n_files for version in ledger.current()) == 7
+    assert ledger.quarantined() == {"not_dicom": 2}
+
+
+def test_nothing_at_the_path_is_wrong_use(ledger: Ledger, params: Params, tmp_path: Path) -> None:
+    with pytest.raises(WrongUse):
+        ingest(tmp_path / "nothing", ledger, "local", "hospital", params)
+
+
+def test_the_inbox_is_emptied_and_its_folders_go(ledger: Ledger, params: Params, home: Path) -> None:
+    inbox = home / "identified" / "inbox"
+    write_tree(inbox, {f"ward 7/{n}/slice": data for n, data in enumerate(stack())})
+    write_tree(inbox, {"annotations/labels.csv": b"patient_id\n"})
+    summary = watch_once(inbox, ledger, "local", "hospital", params)
+    assert summary.accepted == 5
+    watch_once(inbox, ledger, "local", "hospital", params)
+    assert [path.name for path in inbox.iterdir()] == ["annotations"]
+    assert watch_once(inbox, ledger, "local", "hospital", params).files == 0
