@@ -67,8 +67,8 @@ def psi_words(reference: pd.Series, recent: pd.Series) -> float:
     """The same over the levels of words; null is a level."""
     a, b = (one.fillna("unknown").astype(str).value_counts(normalize=True) for one in (reference, recent))
     levels = sorted(set(a.index) | set(b.index))
-    shares = (one.reindex(levels, fill_value=0.0).to_numpy(dtype=np.float64) for one in (a, b))
-    return _index(*shares)
+    p, q = (np.array([one.get(level, 0.0) for level in levels], dtype=np.float64) for one in (a, b))
+    return _index(p, q)
 
 
 def ks(reference: ArrayLike, recent: ArrayLike, n: float | None = None, m: float | None = None) -> tuple[float, float]:

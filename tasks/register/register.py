@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from tasks import nets
 from tasks.domain.errors import WrongUse
 from tasks.domain.hip import RESEARCH_ONLY
 from tasks.register.card import card
@@ -25,7 +26,7 @@ PARTS = ("classify", "segment", "forecast")
 SECTIONS = ("standardize", "classify", "segment", "measure", "assemble", "forecast", "register")
 KEPT = (".safetensors", ".json")
 HERE = Path(__file__).resolve().parent
-FORECASTER = HERE.parent / "nets" / "forecaster.py"
+FORECASTER = Path(str(nets.__file__)).with_name("forecaster.py")
 log = logging.getLogger("osteoflow.register")
 
 
