@@ -217,19 +217,22 @@ def release_leases(self: Ledger, gone: Callable[[str], bool]) -> int:
         return conn.execute(given_back.values(lease_owner=None, lease_until=None)).rowcount if dead else 0
 
 
-def mark_arrived(self: Ledger, row_key: str) -> None:
-    """The arrival loop has anonymized and standardized this version; its lease ends."""
+def mark_arrived(self: Ledger, row_key: str) -> bool:
+    """The arrival loop has anonymized and standardized this version; its lease ends. False when it was quarantined or
+    erased meanwhile: what the loop made of it then counts for nothing."""
     values = {"arrived_at": time.time(), "lease_owner": None, "lease_until": None}
-    _set(self, row_key, values, ("complete", "claimed", "done"))
+    return _mark(self, row_key, values, ("complete", "claimed", "done"))
 
 
-def mark_scored(self: Ledger, row_key: str, model: str) -> None:
-    _set(self, row_key, {"scored_by": model, "scored_at": time.time()}, ("complete", "claimed", "done"))
+def mark_scored(self: Ledger, row_key: str, model: str) -> bool:
+    values = {"scored_by": model, "scored_at": time.time()}
+    return _mark(self, row_key, values, ("complete", "claimed", "done"))
 
 
-def mark_purged(self: Ledger, row_key: str) -> None:
-    """The originals are gone; the version stays as released and cannot be anonymized again."""
-    _set(self, row_key, {"purged": 1}, ("done",))
+def mark_purged(self: Ledger, row_key: str) -> bool:
+    """The originals are gone; the version stays as released and cannot be anonymized again. Only of one that is done:
+    False otherwise, and nothing may be removed."""
+    return _mark(self, row_key, {"purged": 1}, ("done",))
 
 
 def unscored(self: Ledger, model: str) -> list[StudyVersion]:
@@ -242,11 +245,10 @@ def unscored(self: Ledger, model: str) -> list[StudyVersion]:
     return _load(self, and_(studies.c.current == 1, ready, other))
 
 
-def _set(self: Ledger, row_key: str, values: dict[str, Any], states: Sequence[str]) -> None:
+def _mark(self: Ledger, row_key: str, values: dict[str, Any], states: Sequence[str]) -> bool:
     condition = and_(studies.c.row_key == row_key, studies.c.state.in_(states))
     with writing(self.engine) as conn:
-        if conn.execute(update(studies).where(condition).values(**values)).rowcount != 1:
-            raise WrongUse(f"study version {row_key} is not there, or not in state {' or '.join(states)}")
+        return conn.execute(update(studies).where(condition).values(**values)).rowcount == 1
 
 
 def _load(self: Ledger, condition: ColumnElement[bool]) -> list[StudyVersion]:

@@ -19,6 +19,7 @@ from tasks.receive.decisions import discard, purge, purge_originals, release, sh
 from tasks.receive.folder import Summary, accept, ingest, watch_once
 from tasks.receive.intake import Intake, Outcome, recover
 from tasks.receive.params import Params
+from tasks.receive.pull import follow_orthanc, poll_dicomweb
 
 __all__ = [
     "Intake",
@@ -27,7 +28,9 @@ __all__ = [
     "Summary",
     "accept",
     "discard",
+    "follow_orthanc",
     "ingest",
+    "poll_dicomweb",
     "purge",
     "purge_originals",
     "recover",

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tasks.domain.errors import BadInput, Refused
+from tasks.domain.errors import BadInput, Refused, WrongUse
 from tasks.ledger import NEVER_RELEASED, Entry, Ledger
 from tasks.receive.intake import Intake, carrier
 from tasks.store.dicom import checked_header
@@ -85,9 +85,8 @@ def purge(ledger: Ledger) -> int:
 def purge_originals(ledger: Ledger, row_key: str) -> int:
     """Remove the originals of a version that is done (retention): it stays as released and cannot be made again."""
     study = ledger.get(row_key)
-    if study is None:
-        return 0
-    ledger.mark_purged(row_key)
+    if study is None or not ledger.mark_purged(row_key):
+        raise WrongUse(f"study version {row_key} is not done: its originals are still needed")
     for file in study.files:
         file.path.unlink(missing_ok=True)
     for folder in {file.path.parent for file in study.files}:

@@ -22,3 +22,5 @@ class Params(Section):
     """DICOM senders at one time; one more is refused, and tries again."""
     disk_reserve_mb: float
     """With less free disk than this (MB), C-STORE is answered 'out of resources' until there is more."""
+    dicomweb_days: float
+    """Studies of the last days that a DICOMweb server is asked for; 0 asks for today's."""

@@ -7,7 +7,6 @@ from arrivals import PaperSpool, arrival, arrive
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tasks.domain.errors import WrongUse
 from tasks.ledger import STATES, Ledger
 from tasks.ledger.tables import FORWARD
 
@@ -135,9 +134,14 @@ def test_a_phantom_never_joins_a_hospital_study(ledger: Ledger) -> None:
     assert verdict.reason == "mixed_origin"
 
 
-def test_a_study_that_is_not_there_cannot_be_marked(ledger: Ledger) -> None:
-    with pytest.raises(WrongUse, match="not there"):
-        ledger.mark_arrived("nobody")
+def test_a_mark_comes_too_late_for_a_study_that_was_quarantined_or_erased(ledger: Ledger) -> None:
+    [key] = arrive(ledger, "1.2.3")
+    assert ledger.mark_arrived(key)
+    assert not ledger.mark_purged(key)
+    ledger.quarantine(key, "burned_in_text")
+    assert not ledger.mark_arrived(key)
+    ledger.erase("1.2.3")
+    assert not ledger.mark_scored(key, "1")
 
 
 def test_quarantine_of_a_done_study_is_an_entry_and_no_step_back(ledger: Ledger) -> None:

@@ -25,4 +25,5 @@ def params() -> Params:
         max_member_mb=10,
         max_associations=4,
         disk_reserve_mb=1,
+        dicomweb_days=14,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dicom_files import dataset, dicom, encoded, stack
 
-from tasks.domain.errors import Refused
+from tasks.domain.errors import Refused, WrongUse
 from tasks.ledger import Ledger
 from tasks.receive import Params, accept, discard, purge_originals, release, settle, show
 
@@ -72,6 +72,8 @@ def test_a_late_slice_after_the_originals_are_purged_is_held(ledger: Ledger, par
     files = stack(slices=4)
     take(ledger, files[:3])
     [key] = settle(ledger, params, force=True)
+    with pytest.raises(WrongUse, match="still needed"):
+        purge_originals(ledger, key)
     ledger.finish_batch(str(ledger.claim_batch("run")))
     paths = [file.path for file in ledger.get(key).files]  # type: ignore[union-attr]
     assert purge_originals(ledger, key) == 3
