@@ -1,7 +1,7 @@
 """How good the estimated risk is: discrimination and calibration, with intervals that resample patients.
 
 Reads  data/sequences.parquet (labels, folds), data/predictions.parquet (risks, and one column `risk_<baseline>` a
-       baseline), data/measures.parquet, data/annotations.parquet, data/hips.parquet.
+       baseline), data/measures.parquet, data/annotations.parquet, data/hips.parquet, data/series.parquet (vendors).
 Writes reports/evaluate.json, and reports/evaluate/: tables (CSV) and figures (SVG).
 
 The primary set is the frozen test patients' hip-visits with a known label. When they hold no event (or nothing but

@@ -47,9 +47,10 @@ def evaluate(
     name, note = rows.primary(frame)
     groups = rows.populations(frame)
     known = {group: rows.scored(one) for group, one in groups.items()}
-    chosen = known.get(name, known["test"])
-    primary = scores.describe(chosen, params)
-    against = scores.baselines(chosen, params)
+    described = {group: scores.describe(one, params) for group, one in known.items()}
+    compared = {group: scores.baselines(one, params) for group, one in known.items()}
+    used = name if name in known else "test"
+    chosen, primary, against = known[used], described[used], compared[used]
     origins = sorted(frame["origin"].dropna().unique().tolist())
     horizon = frame["horizon_days"].dropna()
     report = {
@@ -60,10 +61,7 @@ def evaluate(
         "origin": "+".join(origins) or "unknown",
         **primary,
         "baselines": against,
-        "populations": {
-            group: scores.describe(one, params) | {"baselines": scores.baselines(one, params)}
-            for group, one in known.items()
-        },
+        "populations": {group: described[group] | {"baselines": compared[group]} for group in known},
         "units": scores.units(chosen, params),
         "subgroups": scores.subgroups(chosen, params),
         "operating_point": scores.operating_point(known["test"], known["out_of_fold"], params),

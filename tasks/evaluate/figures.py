@@ -58,7 +58,7 @@ def roc(rows: pd.DataFrame, primary: Row, table: dict[str, Row]) -> Chart:
     chart.line([(0, 0), (1, 1)], "#999999", width=1, dash="4 4")
     label_of = {label: column for column, label in SCORES.items()}
     for index, (name, row) in enumerate(reversed(list(table.items()))):
-        column = label_of.get(name, f"risk_{name}")
+        column = f"risk_{name}" if f"risk_{name}" in rows else label_of[name]
         known = rows[np.isfinite(rows[column].astype(float))]
         if known["label"].nunique() == 2:
             colour = COLOURS[1 + (len(table) - 1 - index) % (len(COLOURS) - 1)]

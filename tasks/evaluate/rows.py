@@ -11,8 +11,8 @@ from tasks.domain.disease import JIC
 from tasks.store import tables
 
 DATA = Path("data")
-SCORES = {"lesion_fraction": "lesion size alone", "kerboul_deg": "Kerboul angle alone", "jic": "JIC type alone"}
-"""Baselines that are no probabilities: ranked only. A higher value means a higher risk."""
+SCORES = {"lesion_fraction": "lesion_size", "kerboul_deg": "kerboul", "jic": "jic"}
+"""Baselines that are ranked only, where the predictions bring no `risk_<name>` of them. Higher means a higher risk."""
 SUBGROUPS = ("vendor", "sex", "side", "treatment", "site", "visit")
 
 
@@ -29,6 +29,8 @@ def load() -> pd.DataFrame:
     hips = tables.read("hips", DATA / "hips.parquet")
     known = [c for c in ("vendor", "sex", "site", "origin", "date") if c in hips and c not in frame]
     frame = _join(frame, hips[["hip_visit", *known]])
+    if "vendor" not in frame:
+        frame = _join(frame, hips[["hip_visit", "study"]].merge(vendors(), on="study", how="left"))
     measures = tables.read("measures", DATA / "measures.parquet")
     wanted = [c for c in ("lesion_fraction", "kerboul_deg", "collapse_mm", "vessel_length_mm") if c not in frame]
     frame = _join(frame, measures[["hip_visit", *wanted]])
@@ -44,6 +46,14 @@ def load() -> pd.DataFrame:
     frame["treatment"] = frame["treatment"].fillna("none recorded")
     frame["visit"] = np.where(frame["days"] <= frame.groupby("hip")["days"].transform("min"), "first", "later")
     return frame.sort_values(["hip", "days", "hip_visit"], ignore_index=True)
+
+
+def vendors() -> pd.DataFrame:
+    """study and vendor: the maker of its scanner, by the series that were used; several are joined by '+'."""
+    series = tables.read("series", DATA / "series.parquet")
+    used = series[(series["status"] != "rejected") & series["vendor"].notna()]
+    named = used.groupby("study")["vendor"].agg(lambda words: "+".join(sorted(set(words))))
+    return named.rename("vendor").reset_index()
 
 
 def consensus(annotations: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -149,16 +149,23 @@ def decision_curve(rows: pd.DataFrame, params: Params) -> list[Row]:
 
 
 def abstentions(frame: pd.DataFrame, params: Params) -> Row:
-    """How many hip-visits get no answer, and why; and the AUC over those that do."""
-    reasons = frame.loc[frame["abstain"] != "", "abstain"].value_counts().sort_index()
+    """How many hip-visits get no answer, and why; and the AUC over those that do.
+
+    Reasons are counted without their numbers. A hip that has progressed already is not at risk: it is no abstention.
+    """
+    said = (
+        frame.loc[frame["abstain"] != "", "abstain"].str.replace(r"\s*\([^)]*\)|[\d.]+ ?%", "", regex=True).str.strip()
+    )
+    settled = said.str.startswith("not at risk")
     answered = scored(frame[frame["abstain"] == ""])
     found = _bootstrap(answered, "risk", metrics.auc, params)
     return {
         "unit": "hip-visit",
         "n": len(frame),
-        "abstained": int(reasons.sum()),
+        "abstained": int((~settled).sum()),
+        "not_at_risk": int(settled.sum()),
         "without_risk": int((~np.isfinite(frame["risk"])).sum()),
-        "reasons": {str(reason): int(n) for reason, n in reasons.items()},
+        "reasons": {str(reason): int(n) for reason, n in said.value_counts().sort_index().items()},
         "answered": found.as_dict("auc"),
     }
 

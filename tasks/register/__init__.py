@@ -1,8 +1,8 @@
 """The self-contained package that the registry takes: weights, the forecaster's code, parameters, signature, card.
 
 Reads  models/classify, models/segment, models/forecast (safetensors and JSON), tasks/nets/forecaster.py,
-       data/sequences.parquet, data/hips.parquet, reports/evaluate.json, and the sections of params.yaml that
-       scoring needs.
+       data/sequences.parquet, data/hips.parquet, data/series.parquet (vendors), reports/evaluate.json, and the sections
+       of params.yaml that scoring needs.
 Writes models/package/:
        package.json        what it is: origin, horizon_days (days), features, counts, scores, sha256 of every other file
        model.py            MLflow model from code (text of `model.py.txt` here; nothing under tasks imports MLflow)

@@ -46,7 +46,8 @@ def run(params: Params, mapper: Mapper, sections: Mapping[str, Any]) -> None:
     write_json(OUT / "params.json", {name: sections[name] for name in SECTIONS if name in sections})
     write_json(OUT / "signature.json", signature(sequences))
     write_json(OUT / "input_example.json", example(sequences, params.example_patients))
-    facts = describe(params, sequences, hips, evaluate)
+    series = tables.read("series", Path("data/series.parquet"))
+    facts = describe(params, sequences, hips, series, evaluate)
     write_text(OUT / "card.md", card(facts, evaluate))
     files = digests(OUT)
     facts["files"] = files
@@ -62,7 +63,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def describe(
-    params: Params, sequences: pd.DataFrame, hips: pd.DataFrame, evaluate: Mapping[str, Any]
+    params: Params, sequences: pd.DataFrame, hips: pd.DataFrame, series: pd.DataFrame, evaluate: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The facts of package.json, all but the digests."""
     training, test = sequences[sequences["fold"] != "test"], sequences[sequences["fold"] == "test"]
@@ -82,7 +83,7 @@ def describe(
         "n_training_patients": int(training["subject"].nunique()),
         "n_test_patients": int(test["subject"].nunique()),
         "n_training_events": int((training["label"] == 1).sum()),
-        "vendors": sorted(used["vendor"].dropna().unique().tolist()) if "vendor" in used else [],
+        "vendors": sorted(series.loc[series["study"].isin(used["study"]), "vendor"].dropna().unique().tolist()),
         "evaluate": summary(evaluate),
         "note": RESEARCH_ONLY,
     }

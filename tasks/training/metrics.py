@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import erf, sqrt
 from typing import Any
 
@@ -249,14 +249,18 @@ def _complete(arrays: Sequence[ArrayLike], clusters: ArrayLike) -> tuple[list[Ar
 def _resample(statistic: Statistic, codes: NDArray[np.intp], n_clusters: int, n: int, seed: int) -> Array:
     if n_clusters < 2:
         return np.full(n, np.nan)
+    counts = _draws(n_clusters, n, seed)
+    size = max(1, _CHUNK // max(len(codes), n_clusters))
+    parts = [statistic(w=counts[start : start + size][:, codes].astype(float)) for start in range(0, n, size)]
+    return np.concatenate([np.asarray(part, dtype=float) for part in parts]) if parts else np.zeros(0)
+
+
+@lru_cache(maxsize=8)
+def _draws(n_clusters: int, n: int, seed: int) -> NDArray[np.uint16]:
+    """(n, n_clusters): how often each cluster was drawn. Kept, because a report asks for the same draws many times."""
     draw = np.random.default_rng(seed)
-    chance = np.full(n_clusters, 1 / n_clusters)
-    size = max(1, min(n, _CHUNK // max(len(codes), n_clusters)))
-    parts = []
-    for start in range(0, n, size):
-        counts = draw.multinomial(n_clusters, chance, size=min(size, n - start))
-        parts.append(np.asarray(statistic(w=counts[:, codes].astype(float)), dtype=float))
-    return np.concatenate(parts) if parts else np.zeros(0)
+    counts = draw.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n)
+    return counts.astype(np.uint16)
 
 
 def _percentiles(values: Array, level: float) -> tuple[float, float, int]:

@@ -82,8 +82,9 @@ def cohort(tmp_path, monkeypatch):
         ]
         tables.write("predictions", data / "predictions.parquet", frame[wanted])
         tables.write("measures", data / "measures.parquet", _only(frame, "measures"))
-        more = ["vendor"] if extra else []
-        tables.write("hips", data / "hips.parquet", frame[_names(frame, "hips") + more])
+        tables.write("hips", data / "hips.parquet", frame[_names(frame, "hips")])
+        series = frame[["study", "vendor"]].drop_duplicates().assign(status="used", series="2.25.9")
+        tables.write("series", data / "series.parquet", series if extra else series.iloc[:0])
         notes = frame[["hip_visit", "subject", "side", "days"]].assign(
             reader="consensus", kind="label", name="jic", value="C1", source="table"
         )

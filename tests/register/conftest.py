@@ -88,6 +88,8 @@ def workspace(tmp_path, monkeypatch):
     sequences = [*(c for c in tables.COLUMNS["sequences"] if c in frame), "roles"]
     tables.write("sequences", Path("data/sequences.parquet"), frame[sequences])
     tables.write("hips", Path("data/hips.parquet"), frame.drop(columns=["features", "label"]))
+    series = frame[["study"]].assign(series="2.25.1", vendor="Vendor A", status="used")
+    tables.write("series", Path("data/series.parquet"), series)
     report = {
         "model": "onfh-progression", "population": "test", "n": 8, "n_patients": 4, "n_events": 2, "auc": 0.8,
         "auc_low": 0.5, "auc_high": 1.0, "brier": 0.2, "slope": None, "intercept": None, "small_note": "few",

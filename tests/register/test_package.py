@@ -23,6 +23,7 @@ def test_the_package_holds_all_that_scoring_needs(package):
     assert facts["networks"]["forecast"] == ["fold0", "fold1"]
     assert (facts["n_patients"], facts["n_training_patients"], facts["n_test_patients"]) == (4, 3, 1)
     assert facts["evaluate"]["auc"] == 0.8
+    assert facts["vendors"] == ["Vendor A"]
     assert set(facts["files"]) == {
         path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()
     } - {"package.json"}
