@@ -19,6 +19,10 @@ _RINGS = (0.80, 0.87, 0.94)
 """Fractions of the head's radius at which an arc is looked for: below the cartilage, above a flattened contour."""
 
 
+_ON_SPHERE = 0.4
+"""Least share of the border within 1.5 mm of the sphere: less, and the mask is not a femoral head."""
+
+
 @dataclass(frozen=True)
 class Sphere:
     centre: NDArray[np.float64]
@@ -42,7 +46,8 @@ def fit_sphere(head: Mask, spacing: Spacing) -> Sphere | None:
         solution, *_ = np.linalg.lstsq(system, (local**2).sum(axis=1), rcond=None)
         centre = solution[:3] + origin
         radius = float(np.sqrt(max(solution[3] + solution[:3] @ solution[:3], 0.0)))
-    return Sphere(centre, radius) if 10.0 <= radius <= 45.0 else None
+    near = np.abs(np.linalg.norm(points - centre, axis=1) - radius) <= 1.5
+    return Sphere(centre, radius) if 10.0 <= radius <= 45.0 and near.mean() >= _ON_SPHERE else None
 
 
 def _border(mask: Mask, spacing: Spacing) -> NDArray[np.float64]:

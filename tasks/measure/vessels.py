@@ -44,32 +44,33 @@ def measure_tree(
     """The tree of `mask` (D, H, W) with voxels of `spacing` mm. An empty mask is a tree of length 0."""
     if not mask.any():
         return Tree(0.0, 0, 0.0, 0.0, np.zeros((0, 3)))
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt, maximum_filter
     from skimage.morphology import skeletonize
 
     corner = np.array([np.flatnonzero(mask.any(axis=other))[[0, -1]] for other in ((1, 2), (0, 2), (0, 1))])
     box = tuple(slice(low, high + 1) for low, high in corner)
     part = np.pad(mask[box], 1)
-    radius = distance_transform_edt(part, sampling=spacing)
+    # From voxel centre to the first one outside, which is half a voxel too far; the axis passes between voxels.
+    radius = maximum_filter(distance_transform_edt(part, sampling=spacing), 3) - 0.5 * float(np.min(spacing))
     voxels = np.argwhere(skeletonize(part))
     at = {tuple(v): i for i, v in enumerate(voxels.tolist())}
     near = [[j for s in (v + _STEPS).tolist() if (j := at.get(tuple(s))) is not None] for v in voxels]
     places = voxels * np.asarray(spacing)
-    # The distance transform counts from voxel centre to voxel centre: half a voxel of the tube's wall is missing.
-    radii = radius[tuple(voxels.T)] - 0.5 * float(np.min(spacing))
+    radii = radius[tuple(voxels.T)]
     nodes, edges = _graph(near, places, radii)
     _prune(nodes, edges, spur_mm, smooth_mm)
     _contract(nodes, edges, junction_mm)
     _prune(nodes, edges, spur_mm, smooth_mm)
     if not edges:
         return Tree(0.0, 0, float(radii.mean()), float(radii.max()), np.zeros((0, 3)))
-    along = np.concatenate([edge.radii for edge in edges])
+    length = sum(path_length(edge.path, smooth_mm) for edge in edges) + _tips(edges, part, np.asarray(spacing))
     points = np.concatenate([edge.path for edge in edges]) + (corner[:, 0] - 1) * np.asarray(spacing)
     return Tree(
-        length_mm=float(sum(edge.length for edge in edges)),
+        length_mm=length,
         branches=sum(edge.length >= spur_mm for edge in edges),
-        mean_radius_mm=float(along.mean()),
-        max_radius_mm=float(along.max()),
+        # Of the tube that has this volume and length: a distance in voxels is coarse where a tube is three voxels wide.
+        mean_radius_mm=float(np.sqrt(part.sum() * np.prod(spacing) / (np.pi * max(length, spur_mm)))),
+        max_radius_mm=float(radii.max()),
         points_mm=points,
     )
 
@@ -160,6 +161,23 @@ def _measure(edges: list[_Edge], smooth_mm: float) -> None:
         free = [radius for node, radius in zip(edge.ends, (edge.radii[0], edge.radii[-1]), strict=True)
                 if len(ends[node]) == 1]  # fmt: skip
         edge.length = path_length(edge.path, smooth_mm) + sum(max(float(radius), 0.0) for radius in free)
+
+
+def _tips(edges: list[_Edge], mask: NDArray[np.bool_], spacing: Points) -> float:
+    """Length that thinning took from the free ends: from the tip straight on to the wall, less the round end."""
+    ends, total = _degrees(edges), 0.0
+    for edge in edges:
+        for path, node in ((edge.path, edge.ends[1]), (edge.path[::-1], edge.ends[0])):
+            if len(ends[node]) != 1:
+                continue
+            course = path[-1] - path[max(len(path) - 5, 0)]
+            course = course / max(float(np.linalg.norm(course)), 1e-9)
+            steps = np.arange(0.0, 6.0, 0.2)
+            voxels = np.round((path[-1] + steps[:, None] * course) / spacing).astype(int)
+            inside = mask[tuple(np.clip(voxels, 0, np.array(mask.shape) - 1).T)]
+            wall = float(steps[inside.argmin()]) if not inside.all() else float(steps[-1])
+            total += max(wall - float(np.median(edge.radii)), 0.0)
+    return total
 
 
 def _prune(nodes: dict[int, Points], edges: list[_Edge], spur_mm: float, smooth_mm: float) -> None:

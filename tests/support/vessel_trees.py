@@ -59,10 +59,10 @@ def draw(
             high = np.minimum(np.ceil((np.maximum(a, b) + radius) / spacing).astype(int) + 1, shape)
             if (low >= high).any():
                 continue
-            grid = np.stack(np.meshgrid(*[np.arange(l, h) * s for l, h, s in zip(low, high, spacing, strict=True)],
-                                        indexing="ij"), axis=-1)  # fmt: skip
+            axes = [np.arange(i, j) * step for i, j, step in zip(low, high, spacing, strict=True)]
+            grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
             along = b - a
             t = np.clip(((grid - a) @ along) / (along @ along), 0, 1)
             near = np.linalg.norm(grid - a - t[..., None] * along, axis=-1) <= radius
-            mask[tuple(slice(l, h) for l, h in zip(low, high, strict=True))] |= near
+            mask[tuple(slice(i, j) for i, j in zip(low, high, strict=True))] |= near
     return mask
