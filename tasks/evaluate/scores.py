@@ -66,7 +66,7 @@ def baselines(rows: pd.DataFrame, params: Params) -> dict[str, Row]:
     """
     columns = [str(column) for column in rows]
     names = {c: c[5:] for c in columns if c.startswith("risk_") and c not in ("risk_low", "risk_high")}
-    names |= {c: label for c, label in SCORES.items() if c in rows and c not in names.values()}
+    names |= {c: label for c, label in SCORES.items() if c in rows and label not in names.values()}
     table: dict[str, Row] = {}
     for column, name in names.items():
         known = rows[np.isfinite(rows[column].astype(float))]

@@ -49,7 +49,8 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"interval": interval, "number": number, "short": short, "words": words, "plain": plain}
+    for function in (interval, number, short, words, plain, count_of):
+        environment.filters[function.__name__] = function
     environment.globals["style"] = Markup((folder / "style.css").read_text(encoding="utf-8"))
     return environment
 
@@ -78,6 +79,16 @@ def short(digest: Any) -> str:
 
 def words(name: Any) -> str:
     return str(name).replace("_", " ")
+
+
+def count_of(kind: str, n: int) -> str:
+    """'1 study', '24 patients': a kind of node and how many."""
+    one, many = {
+        "subject": ("patient", "patients"),
+        "study": ("study", "studies"),
+        "batch": ("batch", "batches"),
+    }.get(kind, (words(kind), f"{words(kind)}s"))
+    return f"{n} {one if n == 1 else many}"
 
 
 def plain(value: Any) -> str:

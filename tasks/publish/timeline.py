@@ -31,7 +31,11 @@ def timeline(root: Path) -> Row | None:
         return None
     rows = rows[rows["subject"] == subject].sort_values(["days", "side"], ignore_index=True)
     notes = table(root, "annotations")
-    notes = notes[notes["subject"] == subject] if len(notes) else pd.DataFrame(columns=["kind", "name", "days", "side"])
+    notes = (
+        notes[notes["subject"] == subject]
+        if len(notes)
+        else pd.DataFrame(columns=["hip_visit", "kind", "name", "value", "reader", "days", "side"])
+    )
     files = dict(zip(hips["hip_visit"], hips["file"], strict=True)) if "file" in hips else {}
     side = focus(rows)
     visits = [_visit(dict(row), root, files, notes) for _, row in rows[rows["side"] == side].iterrows()]
@@ -106,7 +110,8 @@ def drawing(rows: pd.DataFrame, notes: pd.DataFrame) -> str:
             parts.append(
                 f'<circle cx="{x(row["days"]):.1f}" cy="{y(row["risk"]):.1f}" r="4" fill="{fill}" stroke="{colour}"/>'
             )
-    seen = marks.drop_duplicates(["side", "kind", "name", "days"]).sort_values(["days", "side", "kind"])
+    # An arthroplasty is told as treatment and as event: one mark, the event's.
+    seen = marks.sort_values(["days", "side", "kind"]).drop_duplicates(["side", "name", "days"])
     for index, row in enumerate(seen.dropna(subset="days").to_dict("records")):
         colour = COLOURS.get(str(row["side"]), "#555555")
         dash = "" if row["kind"] == "outcome" else ' stroke-dasharray="3 3"'
@@ -132,6 +137,17 @@ def drawing(rows: pd.DataFrame, notes: pd.DataFrame) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
+def _said(name: str, value: str) -> str:
+    """'ARCO 3B', 'Kerboul coronal 117°', 'collapse 3.25 mm'."""
+    known = {"arco": "ARCO", "ficat": "Ficat", "steinberg": "Steinberg", "jic": "JIC"}
+    if name == "lesion":
+        return "lesion" if value == "1" else "no lesion"
+    words = known.get(
+        name, name.removesuffix("_deg").removesuffix("_mm").replace("_", " ").replace("kerboul", "Kerboul")
+    )
+    return f"{words} {value}{'°' if name.endswith('_deg') else ' mm' if name.endswith('_mm') else ''}"
+
+
 def _visit(row: Row, root: Path, files: dict[str, str], notes: pd.DataFrame) -> Row:
     key = row["hip_visit"]
     images: list[tuple[str, str]] = []
@@ -142,8 +158,7 @@ def _visit(row: Row, root: Path, files: dict[str, str], notes: pd.DataFrame) -> 
         masks, prefix = (predicted, "") if predicted.exists() else (drawn, "consensus/")
         outline = "predicted" if predicted.exists() else "drawn by readers" if drawn.exists() else ""
         images = slices(volume, masks, prefix)
-    labels = notes[(notes["kind"] == "label") & (notes["reader"] == "consensus")] if len(notes) else notes
-    labels = labels[labels["hip_visit"] == key] if len(labels) else labels
+    labels = notes[(notes["kind"] == "label") & (notes["reader"] == "consensus") & (notes["hip_visit"] == key)]
     return {
         "days": row["days"],
         "risk": row["risk"],
@@ -153,7 +168,7 @@ def _visit(row: Row, root: Path, files: dict[str, str], notes: pd.DataFrame) -> 
         "label": {1.0: "progressed within the horizon", 0.0: "did not progress within the horizon"}.get(
             row["label"], "outcome within the horizon not known"
         ),
-        "labels": dict(zip(labels["name"], labels["value"], strict=True)) if len(labels) else {},
+        "labels": [_said(str(name), str(value)) for name, value in zip(labels["name"], labels["value"], strict=True)],
         "images": images,
         "outline": outline,
     }

@@ -47,6 +47,16 @@ def test_a_rank_baseline_is_scored_only_where_it_was_measured(cohort, params):
     assert report["baselines"]["jic"]["auc"] == 0.5  # the same type for all
 
 
+def test_a_baseline_that_the_predictions_bring_is_no_rank(cohort, params):
+    cohort()
+    path = Path("data/predictions.parquet")
+    frame = pd.read_parquet(path)
+    frame.assign(risk_kerboul=frame["risk_last_visit"]).to_parquet(path)
+    run(params, map)
+    row = read_json(Path("reports/evaluate.json"))["baselines"]["kerboul"]
+    assert row["kind"] == "probability" and row["brier"] is not None
+
+
 def test_without_test_events_the_report_says_what_it_rests_on(cohort, params):
     cohort(test_events=False)
     run(params, map)
