@@ -123,7 +123,7 @@ def _is_gone(owner: str) -> bool:
 def prepare_studies(ledger: Ledger, versions: list[StudyVersion], given: Given) -> list[str]:
     """Two Prefect tasks over a chunk of studies, each mapped over the pool; row keys of what went through."""
     keys = [version.row_key for version in versions]
-    rows = prefect.task(_anonymize_all, name="anonymize", persist_result=False)(keys)
+    rows = prefect.task(name="anonymize", persist_result=False)(_anonymize_all)(keys)
     passed: list[str] = []
     fresh: list[dict[str, Any]] = []
     for row_key, made in zip(keys, rows, strict=True):
@@ -133,7 +133,7 @@ def prepare_studies(ledger: Ledger, versions: list[StudyVersion], given: Given) 
         else:
             passed.append(row_key)
             fresh += made
-    prefect.task(_standardize_all, name="standardize", persist_result=False)(sorted({r["study"] for r in fresh}))
+    prefect.task(name="standardize", persist_result=False)(_standardize_all)(sorted({r["study"] for r in fresh}))
     for row_key in passed:
         ledger.mark_arrived(row_key)
     return passed
@@ -195,7 +195,7 @@ def score_new(ledger: Ledger, given: Given) -> list[dict[str, Any]]:
 
     keys = Keys.open()
     studies = {keys.uid(version.study_uid): version.row_key for version in waiting}
-    rows = prefect.task(_score_studies, name="score", persist_result=False)(sorted(studies), champion.number)
+    rows = prefect.task(name="score", persist_result=False)(_score_studies)(sorted(studies), champion.number)
     for row_key in studies.values():
         ledger.mark_scored(row_key, str(champion.number))
     return rows

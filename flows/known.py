@@ -71,7 +71,7 @@ def _table(name: str, path: Path, folder: Path, column: str, target: str | None 
         return []
     frame = tables.read(name, path)
     frame[target or column] = [str((folder / value).resolve()) if value else "" for value in frame[column]]
-    return frame.to_dict("records")
+    return tables.records(frame)
 
 
 def _arrived(room: str) -> list[tuple[dict[str, Any], Path]]:

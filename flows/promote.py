@@ -19,7 +19,7 @@ from tasks.domain.params import Section, load
 from tasks.store import tables
 from tasks.store.files import read_json, write_json
 from tasks.store.items import Mapper
-from tasks.training.metrics import Estimate, auc, brier, none_if_nan, paired_bootstrap
+from tasks.training.metrics import auc, brier, none_if_nan, paired_bootstrap
 
 log = logging.getLogger("osteoflow.promote")
 
@@ -90,16 +90,16 @@ def _compare(version: tracking.Version, champion: tracking.Version, params: Para
     label, subjects = both["label"].to_numpy(), both["subject"].to_numpy()
     pair = both["challenger"].to_numpy(), both["champion"].to_numpy()
     settings = {"n": params.bootstrap, "seed": params.seed}
-    d_auc = _interval(paired_bootstrap(label, *pair, subjects, auc, **settings))
-    d_brier = _interval(paired_bootstrap(label, *pair, subjects, brier, **settings))
+    d_auc = list(paired_bootstrap(label, *pair, subjects, auc, **settings))
+    d_brier = list(paired_bootstrap(label, *pair, subjects, brier, **settings))
     slope = read_json(Path("reports/evaluate.json"))["slope"]
-    if None in (*d_auc, *d_brier):
+    if any(v != v for v in (*d_auc, *d_brier)):
         return _decision(
             version.number, "kept as challenger", "too few patients for an interval of the difference", numbers
         )
     numbers |= {
         "auc_challenger": float(auc(label, pair[0])), "auc_champion": float(auc(label, pair[1])),
-        "d_auc": d_auc, "d_brier": d_brier, "slope": slope,
+        "d_auc": [none_if_nan(v) for v in d_auc], "d_brier": [none_if_nan(v) for v in d_brier], "slope": slope,
     }  # fmt: skip
     slope_text = "unknown" if slope is None else f"{slope:.2f}"
     calibrated = slope is not None and params.slope_low <= slope <= params.slope_high
@@ -149,10 +149,6 @@ def _promote(number: int, reason: str, by: str | None) -> dict[str, Any]:
     if challenger is not None and challenger.number == number:
         tracking.point("challenger", None)
     return tracking.note("promoted", number, reason, by)
-
-
-def _interval(estimate: Estimate) -> list[float | None]:
-    return [none_if_nan(value) for value in estimate]
 
 
 def _decision(number: int, decision: str, reason: str, numbers: dict[str, Any]) -> dict[str, Any]:

@@ -227,7 +227,7 @@ def deployments() -> None:
         ),
     ]
     threading.Timer(3.0, up.touch).start()
-    prefect.serve(*made, pause_on_shutdown=False)
+    prefect.serve(*made, pause_on_shutdown=False)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from tasks.domain.errors import Unavailable, WrongUse
 from tasks.store.items import Mapper
 
 log = logging.getLogger("osteoflow.stage")
+logging.getLogger("dvc").setLevel(logging.ERROR)  # its hints to `git add` are not for the users of a flow
 T = TypeVar("T")
 
 LOCK_PATIENCE_S = 120.0

@@ -62,7 +62,10 @@ def experiment() -> str:
     try:
         return client().create_experiment(EXPERIMENT, artifact_location=(Settings().home / "mlartifacts").as_uri())
     except MlflowException:  # made by another process meanwhile
-        return client().get_experiment_by_name(EXPERIMENT).experiment_id
+        found = client().get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            raise
+        return found.experiment_id
 
 
 def begin(name: str, tags: dict[str, str]) -> str:
@@ -185,7 +188,8 @@ def register(package: Path, digest: str, run_id: str, inputs: dict[str, str], ta
 
     with mlflow.start_run(run_id=run_id):
         for name, content in sorted(inputs.items()):
-            mlflow.log_input(MetaDataset(resolve_dataset_source(name), name=name, digest=content[:36]), context="input")
+            source = resolve_dataset_source(name)
+            mlflow.log_input(MetaDataset(source, name=name, digest=content[:36]), context="input")  # type: ignore[abstract]
         info = mlflow.pyfunc.log_model(
             name="package",
             python_model=str(package / "model.py"),

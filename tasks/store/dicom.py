@@ -48,6 +48,8 @@ MAX_DEPTH = 32
 MAX_PIXEL_BYTES = 1 << 32
 """A file that claims more pixels (rows x columns x samples x frames x bits) is refused."""
 MAX_INFLATED = 1 << 30
+MAX_ELEMENTS = 1 << 18
+"""Elements of one dataset; real headers have hundreds, those with many private ones a few thousand."""
 KEPT_VALUE = 4096
 """Longer top-level values are not kept in Header.values; their place in the file is."""
 
@@ -79,7 +81,8 @@ class Header:
     big_endian: bool
     pixel: tuple[int, int, int, bool] | None = None
     """tag, start, end and encapsulated? of the pixel data, or None."""
-    problems: tuple[str, ...] = field(default=())
+    layout: list[Element] = field(default_factory=list, repr=False)
+    """The elements of the top level in file order, up to and with the pixel data: what follows that is no header."""
 
     def text(self, tag: int) -> str:
         """The value as text without padding, '' when absent; decoded by SpecificCharacterSet."""
@@ -334,15 +337,71 @@ def _read(data: Buffer) -> Header:
     if syntax == DEFLATED_LITTLE:
         data = inflate(data, dataset)
     big = syntax == EXPLICIT_BIG
-    values: dict[int, bytes] = {}
+    layout = _layout(data, dataset, syntax != IMPLICIT_LITTLE, big)
+    values = {
+        tag: data[value:stop]
+        for tag, _, _, value, stop, undefined in layout
+        if not tag & 0x10000 and stop - value <= KEPT_VALUE and not undefined
+    }
     pixel = None
-    for tag, _, _, value, stop, undefined in elements(data, dataset, len(data), syntax != IMPLICIT_LITTLE, big):
-        if tag in PIXEL_DATA:
-            pixel = (tag, value, stop, undefined)
-            break
-        if stop - value <= KEPT_VALUE and not tag & 0x10000 and not undefined:
-            values[tag] = data[value:stop]
-    return Header(syntax, dataset, len(data), meta, values, big, pixel)
+    if layout and layout[-1][0] in PIXEL_DATA:
+        tag, _, _, value, stop, undefined = layout[-1]
+        pixel = (tag, value, stop, undefined)
+    return Header(syntax, dataset, len(data), meta, values, big, pixel, layout)
+
+
+def _layout(data: Buffer, at: int, explicit: bool, big: bool) -> list[Element]:
+    """`elements` of the top level as a list, up to and with the pixel data. The loop is written out, because every
+    file that arrives or is released goes through it."""
+    end = len(data)
+    if not explicit or big:
+        found = []
+        for element in elements(data, at, end, explicit, big):
+            found.append(element)
+            if element[0] in PIXEL_DATA:
+                return found
+            if len(found) > MAX_ELEMENTS:
+                break
+        else:
+            return found
+        raise BadInput("malformed", f"more than {MAX_ELEMENTS} elements")
+    layout: list[Element] = []
+    append = layout.append
+    head = struct.Struct("<HH2sH").unpack_from
+    long = struct.Struct("<L").unpack_from
+    for _ in range(MAX_ELEMENTS):
+        if at + 8 > end:
+            if at == end:
+                return layout
+            raise BadInput("truncated", "an element's header is cut")
+        group, number, vr, length = head(data, at)
+        tag = group << 16 | number
+        value = at + 8
+        if vr in LONG_VRS:
+            if at + 12 > end:
+                raise BadInput("truncated", "an element's header is cut")
+            length = long(data, value)[0]
+            value = at + 12
+            if length == UNDEFINED:
+                if tag in PIXEL_DATA and vr != b"SQ":
+                    stop = fragments_end(data, value, end)
+                else:
+                    stop = items_end(data, value, end, vr != b"UN", False, 1)
+                append((tag, vr, at, value, stop, True))
+                if tag in PIXEL_DATA:
+                    return layout
+                at = stop + 8
+                continue
+        elif vr not in VRS:
+            raise BadInput("malformed", "an element without a value representation")
+        stop = value + length
+        if stop > end:
+            raise BadInput("truncated", f"({group:04X},{number:04X}) claims {length} bytes, {end - value} are there")
+        append((tag, vr, at, value, stop, False))
+        if group == 0x7FE0 and tag in PIXEL_DATA:
+            return layout
+        at = stop
+    raise BadInput("malformed", f"more than {MAX_ELEMENTS} elements")
 
 
 def check_header(header: Header) -> str | None:

@@ -19,6 +19,7 @@ import pandas as pd
 from tasks.domain.params import Section
 from tasks.store.digests import code_digest
 from tasks.store.files import read_json, write_json
+from tasks.store.tables import records
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Like the built-in `map`: local processes by default, a Dask cluster when the flow hands one in."""
@@ -71,7 +72,7 @@ def run(
         mark = stamp(room, item, params)
         rows = known.get(item.key)
         if rows is not None and (frozen(item) or _same(rows, mark)) and _files_there(rows, out):
-            done[item.key] = [row | item.columns for row in rows.to_dict("records")]
+            done[item.key] = [row | item.columns for row in records(rows)]
         elif (adopted := adopt(room, item, mark, out)) is not None:
             done[item.key] = adopted
         else:

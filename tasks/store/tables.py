@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -41,6 +42,11 @@ def write(name: str, path: Path, frame: pd.DataFrame, sort_by: list[str] | None 
     table = _arrow(name, frame)
     with replacing(path) as partial:
         pq.write_table(table, partial, compression="zstd")
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries, column names as strings."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _arrow(name: str, frame: pd.DataFrame) -> pa.Table:
