@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,12 @@ def rows_for(
         for visit in visits.to_dict("records"):
             days = float(visit["days"])
             first = days if first is None else first
-            sizes = measured.get(visit["hip_visit"], {})
+            sizes: Mapping[Any, Any] = measured.get(visit["hip_visit"], {})
             lesion = float(np.fmax(lesion, _number(sizes.get("lesion_fraction"))))
             done = [(day, name) for day, name in course.treatments if day <= days]
             row = {
-                "hip": hip(str(subject), side), "hip_visit": visit["hip_visit"], "subject": subject, "side": side,
+                "hip": hip(str(subject), str(side)),  # type: ignore[arg-type]
+                "hip_visit": visit["hip_visit"], "subject": subject, "side": side,
                 "days": days, "delta_days": 0.0 if before is None else days - before,
                 "treatment": done[-1][1] if done else None,
                 "days_since_treatment": days - done[-1][0] if done else np.nan,
@@ -101,7 +103,7 @@ def rows_for(
 
 
 def _vector(
-    row: dict[str, Any], since_first: float, encoded: Any, width: int, sizes: dict[str, Any], params: Params
+    row: dict[str, Any], since_first: float, encoded: Any, width: int, sizes: Mapping[Any, Any], params: Params
 ) -> list[float]:
     """The vector of one visit in the order of `feature_names`; what was not measured is NaN, and flagged."""
     vector = [np.nan] * width if encoded is None else [_number(v) for v in encoded]

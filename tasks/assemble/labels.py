@@ -49,7 +49,7 @@ def courses(annotations: pd.DataFrame) -> dict[tuple[str, str], Course]:
     ].sort_values("days", kind="stable")
     for row in wanted.itertuples(index=False):
         course = found.setdefault((str(row.subject), str(row.side)), Course())
-        days = float(row.days)
+        days = float(row.days)  # type: ignore[arg-type]
         if np.isnan(days) or (row.value is None and row.kind == "label"):
             continue
         if row.kind == "outcome":

@@ -18,13 +18,13 @@ def cohort(
     measures: pd.DataFrame, annotations: pd.DataFrame, hips: pd.DataFrame, params: Params
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """One row for each hip with a lesion: subject, side, treatment, start, follow_up_after, covariates `x_<name>`,
-    changes `<outcome>`, errors of the changes `<outcome>_se`, and `progression`. And counts of who was left out, why."""
+    changes `<outcome>`, their errors `<outcome>_se`, and `progression`. And counts of who was left out, and why."""
     usable = set(hips.loc[hips["status"] == "ok", "hip_visit"])
     visits = measures[measures["hip_visit"].isin(usable)].sort_values("days", kind="stable")
-    treated = {k: g for k, g in annotations[annotations["kind"] == "treatment"].groupby(["subject", "side"])}
+    treated = dict(list(annotations[annotations["kind"] == "treatment"].groupby(["subject", "side"])))
     readings = annotations[(annotations["kind"] == "label") & (annotations["reader"] == "consensus")]
-    read = {k: g for k, g in readings.groupby(["subject", "side"])}
-    happened = {k: g for k, g in annotations[annotations["kind"] == "outcome"].groupby(["subject", "side"])}
+    read = dict(list(readings.groupby(["subject", "side"])))
+    happened = dict(list(annotations[annotations["kind"] == "outcome"].groupby(["subject", "side"])))
     none = annotations.iloc[:0]
     left_out: Counter[str] = Counter()
     rows = []
@@ -84,8 +84,7 @@ def _hip(
         follow = seen.iloc[int((seen["days"] - start - params.follow_up_days).abs().to_numpy().argmin())]
         row["follow_up_after"] = float(follow["days"]) - start
         row[name] = float(follow[name]) - float(baseline[name])
-        errors = [_number(visit.get(f"{name}_se")) for visit in (baseline, follow)]
-        row[f"{name}_se"] = float(np.hypot(*errors))
+        row[f"{name}_se"] = float(np.hypot(_number(baseline.get(f"{name}_se")), _number(follow.get(f"{name}_se"))))
     return row
 
 

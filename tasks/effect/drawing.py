@@ -81,7 +81,8 @@ def overlap(propensities: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return f"{row['treatment']} ({row['n_hips']} hips, {row['n_patients']} patients{', adjusted' if row['adjusted'] else ''})"
+    adjusted = ", adjusted" if row["adjusted"] else ""
+    return f"{row['treatment']} ({row['n_hips']} hips, {row['n_patients']} patients{adjusted})"
 
 
 def _finite(value: Any) -> bool:

@@ -68,12 +68,14 @@ def run(params: Params, mapper: Mapper) -> None:
 
 def _row(part: pd.DataFrame, arm: str, outcome: str, adjusted: int) -> dict[str, Any]:
     errors = part[f"{outcome}_se"].to_numpy(dtype=float) if f"{outcome}_se" in part else np.array([np.nan])
+    known = np.isfinite(errors)
+    measured = float(np.sqrt((errors[known] ** 2).sum()) / known.sum()) if known.any() else np.nan
     return dict.fromkeys(COLUMNS) | {
         "treatment": arm, "outcome": outcome, "unit": UNITS.get(outcome, ""), "adjusted": adjusted,
         "n_hips": len(part), "n_patients": int(part["subject"].nunique()),
         "change": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "reason": "",
         # What the measurement alone adds to the error of the mean; the interval already holds it.
-        "measurement_se": float(np.sqrt(np.nansum(errors**2)) / max(len(part), 1)) if np.isfinite(errors).any() else np.nan,
+        "measurement_se": measured,
     }  # fmt: skip
 
 

@@ -148,23 +148,23 @@ def regressions(frame: pd.DataFrame, outcome: str, covariates: list[str], level:
     keep = [i for i in range(adjusted.shape[1]) if adjusted[:, i].std() > 1e-9]
     design = design.assign(**{f"c{i}": adjusted[:, i] for i in keep}).assign(const=1.0)
     y, groups = frame[outcome].to_numpy(dtype=float), frame["subject"].to_numpy()
+    alike = sm.cov_struct.Exchangeable()
+    models = {
+        "GEE, exchangeable within patient": lambda: sm.GEE(y, design, groups, cov_struct=alike),
+        "linear mixed model, random intercept of patient": lambda: sm.MixedLM(y, design, groups),
+    }
     rows: list[dict[str, Any]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for method, model in (
-            ("GEE, exchangeable within patient", lambda: sm.GEE(y, design, groups, cov_struct=sm.cov_struct.Exchangeable())),
-            ("linear mixed model, random intercept of patient", lambda: sm.MixedLM(y, design, groups)),
-        ):  # fmt: skip
+        for method, model in models.items():
             try:
                 found = model().fit()
-                bounds = np.asarray(found.conf_int(1 - level))
-                columns = list(design.columns)
-                rows += [
-                    {"method": method, "treatment": arm, "versus_observation": float(found.params[columns.index(arm)]
-                     if isinstance(found.params, np.ndarray) else found.params[arm]),
-                     "low": float(bounds[columns.index(arm), 0]), "high": float(bounds[columns.index(arm), 1])}
-                    for arm in arms
-                ]  # fmt: skip
             except (np.linalg.LinAlgError, ValueError) as error:
                 rows.append({"method": method, "reason": f"not estimable: {type(error).__name__}"})
+                continue
+            values, bounds = np.asarray(found.params), np.asarray(found.conf_int(1 - level))
+            for place, arm in enumerate(arms):
+                numbers = dict(zip(("versus_observation", "low", "high"), (values[place], *bounds[place]), strict=True))
+                plain = {name: float(v) if np.isfinite(v) else None for name, v in numbers.items()}
+                rows.append({"method": method, "treatment": arm} | plain)
     return rows

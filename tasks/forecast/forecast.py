@@ -47,7 +47,7 @@ def run(params: Params, mapper: Mapper) -> None:
     amount = _choose_amounts(raw, table, folds, left_out, fitted, params)
     ensemble = _assemble(fitted, table, folds, names, frame, amount, raw, params)
     predictions = _predictions(ensemble, frame, raw, folds, left_out, params)
-    _write(ensemble, fitted, predictions, frame, table, params)
+    _write(ensemble, fitted, predictions, params)
 
 
 def _names(frame: pd.DataFrame) -> list[str]:
@@ -126,9 +126,9 @@ def _predict_raw(
                     raw[key][which] = values
                 else:
                     into[key].append(values)
-    for key, values in rest.items():
-        if values:
-            raw[key][others] = np.mean(values, axis=0)
+    for key, parts in rest.items():
+        if parts:
+            raw[key][others] = np.mean(parts, axis=0)
 
 
 def _scores(member: Member, table: Table, amount: float) -> Array:
@@ -185,6 +185,7 @@ def _assemble(
     measured = np.isfinite(table.vectors[training])
     flags = {role: names.index(f"missing_{role}") for role in params.required_roles if f"missing_{role}" in names}
     usual_roles = [r for r, i in flags.items() if training.any() and np.nanmean(table.vectors[training, i]) < 0.5]
+    usual = measured.mean(axis=0) > 0.5 if training.any() else np.ones(len(names), dtype=bool)
     line = hazard.platt(raw["risk"][training], table.label[training], params.min_events)
     known = table.label[training]
     facts = {
@@ -197,7 +198,7 @@ def _assemble(
         "interval": params.interval,
         "required_roles": usual_roles,
         "max_missing_share": params.max_missing_share,
-        "usual": [bool(u) for u in (measured.mean(axis=0) > 0.5 if training.any() else np.ones(len(names), dtype=bool))],
+        "usual": [bool(u) for u in usual],
         "distance_limit": max(limit * params.distance_margin, 1.0) if far else 1e9,
         "trained_on": {
             "patients": len(set(table.patients[training])), "hip_visits": int(training.sum()),
@@ -210,8 +211,13 @@ def _assemble(
 
 
 def _predictions(
-    ensemble: Ensemble, frame: pd.DataFrame, raw: dict[str, Array], folds: np.ndarray, left_out: list[str], params: Params
-) -> pd.DataFrame:  # fmt: skip
+    ensemble: Ensemble,
+    frame: pd.DataFrame,
+    raw: dict[str, Array],
+    folds: np.ndarray,
+    left_out: list[str],
+    params: Params,
+) -> pd.DataFrame:
     """Out of fold for training rows, each fold calibrated by the others; the ensemble for the rest."""
     label = frame["label"].to_numpy(dtype=np.float64)
     training = np.isin(folds, left_out)
@@ -245,8 +251,11 @@ def _predictions(
 
 
 def _write(
-    ensemble: Ensemble, fitted: dict[str, Fitted], predictions: pd.DataFrame, frame: pd.DataFrame, table: Table, params: Params
-) -> None:  # fmt: skip
+    ensemble: Ensemble,
+    fitted: dict[str, Fitted],
+    predictions: pd.DataFrame,
+    params: Params,
+) -> None:
     for folder in (MODELS, REPORTS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -260,16 +269,17 @@ def _write(
     )
     tables.write("predictions", PREDICTIONS, predictions, sort_by=["subject", "side", "days", "hip_visit"])
     found = measure(predictions, params)
-    found |= {"ensemble": {k: ensemble.facts[k] for k in ("amount", "calibration", "distance_limit", "trained_on", "reasons")},
-              "folds": {f"fold{n}": r.facts for n, r in fitted.items()}, "notice": RESEARCH_ONLY}  # fmt: skip
+    kept = ("amount", "calibration", "distance_limit", "trained_on", "reasons")
+    found["ensemble"] = {name: ensemble.facts[name] for name in kept}
+    found |= {"folds": {f"fold{name}": result.facts for name, result in fitted.items()}, "notice": RESEARCH_ONLY}
     write_json(REPORTS / "metrics.json", found)
     _write_run(fitted, found, params)
     for part, row in found["sets"].items():
-        auc = row["model"]["auc"]
+        model = row["model"]
+        auc = [float("nan") if model[name] is None else model[name] for name in ("auc", "auc_low", "auc_high")]
         log.info(
-            "%s: %d labels, %d events, %d patients; AUC of the estimated risk %s", part, row["model"]["n"],
-            row["model"]["n_events"] or 0, row["model"]["n_patients"],
-            "not estimable" if auc is None else f"{auc:.3f} ({row['model']['auc_low'] or float('nan'):.3f} to {row['model']['auc_high'] or float('nan'):.3f})",
+            "%s: AUC of the estimated risk %.3f (%.3f to %.3f), %d labels, %s events, %d patients",
+            part, *auc, model["n"], model["n_events"], model["n_patients"],
         )  # fmt: skip
 
 

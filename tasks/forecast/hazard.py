@@ -21,7 +21,9 @@ class Exposure:
         return Exposure(self.seen[which], self.event[which])
 
 
-def exposure(label: Array, event_in_days: Array, followed_days: Array, at_risk: NDArray, horizon: float, n: int) -> Exposure:  # fmt: skip
+def exposure(
+    label: Array, event_in_days: Array, followed_days: Array, at_risk: NDArray, horizon: float, n: int
+) -> Exposure:
     """Intervals of horizon / n days. A hip lost within an interval counts up to the one before; a known label without
     times (a table made elsewhere) counts as the whole horizon."""
     width = horizon / n

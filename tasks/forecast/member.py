@@ -35,10 +35,10 @@ class Table:
 
     def past(self, x: Array) -> Array:
         """(N, 3 F): each row's standardized vector with what came before it in the same hip."""
-        ends = np.flatnonzero(np.concatenate([self.hips[1:] != self.hips[:-1], [True]])) + 1 if len(x) else []
-        starts = [0, *ends][:-1] if len(x) else []
-        parts = [with_past(x[a:b]) for a, b in zip(starts, ends, strict=True)]
-        return np.concatenate(parts) if parts else np.zeros((0, 3 * x.shape[1]))
+        if not len(x):
+            return np.zeros((0, 3 * x.shape[1]))
+        starts = np.flatnonzero(np.concatenate([[True], self.hips[1:] != self.hips[:-1]]))
+        return np.concatenate([with_past(part) for part in np.split(x, starts[1:])])
 
     @property
     def years(self) -> Array:
@@ -77,7 +77,7 @@ def train(work: tuple[Table, Params, int]) -> Fitted:
     impute, centre, scale = scaler(table.vectors)
     x = np.clip((np.where(np.isfinite(table.vectors), table.vectors, impute) - centre) / scale, -CLIP, CLIP)
     n_features, n_intervals = x.shape[1], table.data.seen.shape[1]
-    used = table.data.seen.any(axis=1)
+    used = np.asarray(table.data.seen.any(axis=1))
     events = int(table.data.event.sum())
     rng = np.random.default_rng([params.seed, seed])
     with torch.random.fork_rng(devices=[]):
@@ -119,9 +119,7 @@ def _whiten(x: Array, shrinkage: float) -> Array:
     return (vectors / np.sqrt(np.maximum(values, 1e-6))).T
 
 
-def _fit_residual(
-    member: Member, table: Table, past: Array, params: Params, rng: np.random.Generator
-) -> list[float]:
+def _fit_residual(member: Member, table: Table, past: Array, params: Params, rng: np.random.Generator) -> list[float]:
     """Adam over all hips at once, the logistic part held; hips are padded at their end, where nothing is seen."""
     names, codes = np.unique(table.hips, return_inverse=True)
     position = np.zeros(len(codes), dtype=int)
@@ -183,7 +181,7 @@ def one_column(column: Array, data: Exposure, ridge: float, min_events: int) -> 
     """A baseline of one measurement: (centre, scale, weight, alpha); weight 0 when events are few."""
     (_, centre, scale) = (a[0] for a in scaler(column[:, None]))
     x = np.nan_to_num((column - centre) / scale)[:, None]
-    used = data.seen.any(axis=1)
+    used = np.asarray(data.seen.any(axis=1))
     kept = data.rows(used)
     if kept.event.sum() < min_events:
         hazard = (kept.event.sum(axis=0) + 0.5) / (kept.seen.sum(axis=0) + 1.0)

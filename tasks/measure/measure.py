@@ -55,7 +55,7 @@ def pending(params: Params) -> list[Item]:
     ]
 
 
-def item_of(hip_path: Path, segment_path: Path, row: Mapping[str, Any]) -> Item:
+def item_of(hip_path: Path, segment_path: Path, row: Mapping[Any, Any]) -> Item:
     """The item of one hip-visit. `row` is its row of hips.parquet; the mask file may be missing."""
     columns = {name: row[name] for name in ("hip_visit", "subject", "study", "side", "days")}
     masks = sha256_file(segment_path) if segment_path.exists() else sha256_bytes(b"")
@@ -124,7 +124,7 @@ def _spacing(hip: hips.HipFile, masks: hips.HipFile, name: str) -> Spacing:
 def _shape_row(
     hip: hips.HipFile, head: Mask, lesion: Mask, spacing: Spacing, params: Params, rng: np.random.Generator
 ) -> dict[str, Any]:
-    values = {name: hip.values(name) for name in ("fluid", "contrast") if name in hip.tensors}
+    values: dict[str, signals.Image] = {n: hip.values(n) for n in ("fluid", "contrast") if n in hip.tensors}
     found = _shape(values, head, lesion, spacing, params)
     border = params.border_voxels * float(spacing[1:].mean())
     repeats = []

@@ -3,8 +3,9 @@
     log-odds of progression in interval j after visit t  =  alpha_j + w.x_t + u.(mean of x so far, change of x) + v.h_t
 
 x is the visit's standardized vector, h the state of an LSTM whose memory fades with the true time between visits. v
-starts at zero and is used as far as it helps patients left out, so that a small cohort has the logistic part and no less. Risk is 1 - prod(1 - hazard_j), then
-calibrated. Research use only, not for diagnosis: what comes out is an estimated risk.
+starts at zero and is used as far as it helps patients left out, so that a small cohort has the logistic part and no
+less. Risk is 1 - prod(1 - hazard_j), then calibrated. Research use only, not for diagnosis: what comes out is an
+estimated risk.
 
 This file is copied into the model package and imports nothing of osteoflow. Inference goes hip by hip, visit by visit,
 in float64 on tensors of fixed shape: later visits cannot change an earlier prediction by a single bit.
@@ -154,19 +155,19 @@ class Ensemble:
         there. Nulls are allowed everywhere. `members`: by default all.
         """
         chosen = [self.members[name] for name in (members or sorted(self.members))]
-        out = pd.DataFrame({"hip_visit": frame["hip_visit"].to_numpy()}, index=frame.index)
-        for column in COLUMNS[1:4]:
-            out[column] = np.nan
-        out["abstain"] = ""
         vectors = self._vectors(frame)
         days = pd.to_numeric(frame["days"], errors="coerce").to_numpy(dtype=np.float64)
+        numbers = np.full((len(frame), 3), np.nan)
+        reasons = [""] * len(frame)
         for places in _by_hip(frame, days):
-            values, low, high, far = self._hip(chosen, vectors[places], days[places])
-            for column, result in zip(COLUMNS[1:4], (values, low, high), strict=True):
-                out.iloc[places, out.columns.get_loc(column)] = result
-            reasons = [self._abstain(frame.iloc[p], vectors[p], f) for p, f in zip(places, far, strict=True)]
-            out.iloc[places, out.columns.get_loc("abstain")] = reasons
-        return out.reset_index(drop=True)[COLUMNS]
+            *found, far = self._hip(chosen, vectors[places], days[places])
+            numbers[places] = np.stack(found, axis=1)
+            for place, distance in zip(places, far, strict=True):
+                reasons[place] = self._abstain(frame.iloc[int(place)], vectors[place], float(distance))
+        out = pd.DataFrame(numbers, columns=COLUMNS[1:4])
+        out.insert(0, "hip_visit", frame["hip_visit"].to_numpy())
+        out["abstain"] = pd.Series(reasons, dtype=object)
+        return out
 
     def _vectors(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         width = len(self.facts["features"])

@@ -55,10 +55,9 @@ def make(patients: int, seed: int, folds: int = 5, test: float = 0.25, noise: fl
         jic=[JIC[i] for i in rank], lesion_volume_mm3=visits["obs_lesion_fraction"] * 58000, vessel_status="ok",
         **{f"{name}_se": 0.1 for name in seen},
     )  # fmt: skip
-    encoded = np.column_stack(
-        [visits["obs_oedema"] + rng.normal(0, 0.2, len(visits)), visits["obs_lateral_deg"] + rng.normal(0, 8, len(visits)),
-         rng.normal(size=(len(visits), 2))]
-    )  # fmt: skip
+    lateral = visits["obs_lateral_deg"] + rng.normal(0, 8, len(visits))
+    oedema = visits["obs_oedema"] + rng.normal(0, 0.2, len(visits))
+    encoded = np.column_stack([oedema, lateral, rng.normal(size=(len(visits), 2))])
     part = np.random.default_rng([seed, 5]).permutation(patients)
     n_test = round(test * patients)
     fold = {subject_of(p): "test" if i < n_test else str(i % folds) for i, p in enumerate(part)}
