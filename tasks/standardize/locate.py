@@ -191,7 +191,7 @@ def balls(seen: Volume, sign: int, params: Localizer) -> list[tuple[NDArray[np.f
         ok = (cy >= 0) & (cy < rows) & (cx >= 0) & (cx < columns)
         found = np.bincount(flat[ok], weight[ok], slices * rows * columns)
         circles[j] = found.reshape(slices, rows, columns)
-    circles = ndimage.uniform_filter(circles, (0, 0, 3, 3), mode="constant")
+    circles = box3(box3(circles, 2), 3)
     ball_radii = np.arange(params.radius_mm[0] + 1.5, params.radius_mm[1] + 0.1, RADIUS_STEP_MM)
     middles = np.arange(2 * slices - 1) / 2
     score = np.zeros((len(ball_radii), len(middles), rows, columns), np.float32)
@@ -206,7 +206,7 @@ def balls(seen: Volume, sign: int, params: Localizer) -> list[tuple[NDArray[np.f
             # The whole edge that slices could show; a ball that leaves the stack is not let off for what is missing.
             whole = 2 * np.pi * radius * 0.8 * (1.8 * radius / spacing[0]) / pixel
             score[i, c] /= max(2 * np.pi * float(circle.sum()) / pixel, 0.6 * whole)
-    best, which = score.max(axis=0), score.argmax(axis=0)
+    best = score.max(axis=0)
     axes = seen.affine[:3, :3] / seen.spacing
     step = np.array([spacing[0] / 2, CELL_MM, CELL_MM])
     reach = np.ceil(APART_MM / step).astype(int)
@@ -217,9 +217,19 @@ def balls(seen: Volume, sign: int, params: Localizer) -> list[tuple[NDArray[np.f
             break
         # Cells count from the corner of the first voxel, voxels from its centre.
         place = np.array([c * step[0], (row + 0.5) * CELL_MM - 0.5 * CELL_MM, (column + 0.5) * CELL_MM - 0.5 * CELL_MM])
-        answer.append((seen.affine[:3, 3] + axes @ place, float(ball_radii[which[c, row, column]])))
+        answer.append((seen.affine[:3, 3] + axes @ place, float(ball_radii[int(score[:, c, row, column].argmax())])))
         best[tuple(slice(max(p - n, 0), p + n + 1) for p, n in zip((c, row, column), reach, strict=True))] = 0
     return answer
+
+
+def box3(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Mean of each value and its two neighbours along `axis`; zero beyond the ends."""
+    total, along = values.copy(), [slice(None)] * values.ndim
+    ahead, behind = list(along), list(along)
+    ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+    total[tuple(behind)] += values[tuple(ahead)]
+    total[tuple(ahead)] += values[tuple(behind)]
+    return total / 3
 
 
 def drops(
@@ -333,27 +343,42 @@ def choose(seen: Volume, sign: int, found: list[Head], alone: float, params: Loc
         _, a, b = max(pairs, key=lambda pair: pair[0])
         left, right = (a, b) if a.centre[0] > b.centre[0] else (b, a)
         return Located({"L": left, "R": right}, {}, "pair")
+    mirrored: list[Located] = []
+    for head in [head for head in found if head.confidence >= params.pair_confidence][:3]:
+        middle = midline(seen, head.centre)
+        if middle is None or abs(head.centre[0] - middle) < 0.5 * params.separation_mm[0]:
+            continue
+        side: Side = "L" if head.centre[0] > middle else "R"
+        other: Side = "R" if side == "L" else "L"
+        if (head.lateral > 0) != (side == "L"):
+            continue
+        image = np.array([2 * middle - head.centre[0], *head.centre[1:]])
+        index = seen.to_index(image)
+        if not ((index > 0) & (index < np.array(seen.array.shape) - 1)).all():
+            continue
+        second, why = facing_head(seen, sign, head, image, params)
+        if second is not None:
+            mirrored.append(Located({side: head, other: second}, {}, "midline"))
+        elif head.confidence >= alone:
+            mirrored.append(Located({side: head}, {other: why}, "midline"))
+    if mirrored:
+        return max(mirrored, key=lambda one: one.confidence)
     best = found[0].confidence if found else 0.0
     if best < alone:
         reason = f"no femoral head found: confidence {best:.2f}, below {alone:g}"
         return Located({}, {"L": reason, "R": reason})
-    head = found[0]
+    return one_side(seen, found[0], params)
+
+
+def one_side(seen: Volume, head: Head, params: Localizer) -> Located:
+    """A head without a fellow: its side from the body's midline where the volume shows it, else from its neck."""
     middle = midline(seen, head.centre)
-    side: Side = "L" if head.lateral > 0 else "R"
+    by_neck: Side = "L" if head.lateral > 0 else "R"
     if middle is None or abs(head.centre[0] - middle) < 0.35 * params.separation_mm[0]:
-        return Located({side: head}, {}, "neck")
-    from_midline: Side = "L" if head.centre[0] > middle else "R"
-    conflict = "" if side == from_midline else "the neck points to the other side than the body's midline"
-    mirrored = np.array([2 * middle - head.centre[0], *head.centre[1:]])
-    index = seen.to_index(mirrored)
-    shown = bool(((index > 0) & (index < np.array(seen.array.shape) - 1)).all())
-    other: Side = "R" if from_midline == "L" else "L"
-    if not shown:
-        return Located({from_midline: head}, {}, "midline", conflict)
-    second, why = facing_head(seen, sign, head, mirrored, params)
-    if second is not None:
-        return Located({from_midline: head, other: second}, {}, "midline", conflict)
-    return Located({from_midline: head}, {other: why}, "midline", conflict)
+        return Located({by_neck: head}, {}, "neck")
+    side: Side = "L" if head.centre[0] > middle else "R"
+    conflict = "" if side == by_neck else "the neck points to the other side than the body's midline"
+    return Located({side: head}, {}, "midline", conflict)
 
 
 def facing_head(
