@@ -34,18 +34,9 @@ def weighted_kappa(one: Sequence[int], two: Sequence[int], categories: int) -> f
 def icc21(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, float, float]:
     """ICC(2,1) of (n targets, k readers), two-way random, absolute agreement, single reader, with its interval."""
     n, k = values.shape
-    if n < 2 or k < 2:
-        return float("nan"), float("nan"), float("nan")
-    grand = values.mean()
-    rows = k * float(((values.mean(1) - grand) ** 2).sum()) / (n - 1)
-    columns = n * float(((values.mean(0) - grand) ** 2).sum()) / (k - 1)
-    rest = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + grand
-    error = float((rest**2).sum()) / ((n - 1) * (k - 1))
-    below = rows + (k - 1) * error + k * (columns - error) / n
-    if below <= 0:
-        return float("nan"), float("nan"), float("nan")
-    icc = (rows - error) / below
-    if error <= 0:
+    rows, columns, error = _mean_squares(values)
+    icc = _icc21(values)
+    if not np.isfinite(icc) or error <= 0:
         return icc, icc, icc
     a, b = k * icc / (n * (1 - icc)), 1 + k * icc * (n - 1) / (n * (1 - icc))
     freedom = (a * columns + b * error) ** 2 / ((a * columns) ** 2 / (k - 1) + (b * error) ** 2 / ((n - 1) * (k - 1)))
@@ -55,6 +46,25 @@ def icc21(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, floa
     low = n * (rows - upper_f * error) / (upper_f * spread + n * rows)
     high = n * (lower_f * rows - error) / (spread + n * lower_f * rows)
     return icc, float(low), float(high)
+
+
+def _icc21(values: NDArray[np.float64]) -> float:
+    n, k = values.shape
+    rows, columns, error = _mean_squares(values)
+    below = rows + (k - 1) * error + k * (columns - error) / n
+    return (rows - error) / below if below > 0 else float("nan")
+
+
+def _mean_squares(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Between targets, between readers, and what is left."""
+    n, k = values.shape
+    if n < 2 or k < 2:
+        return float("nan"), float("nan"), float("nan")
+    grand = values.mean()
+    rows = k * float(((values.mean(1) - grand) ** 2).sum()) / (n - 1)
+    columns = n * float(((values.mean(0) - grand) ** 2).sum()) / (k - 1)
+    rest = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + grand
+    return rows, columns, float((rest**2).sum()) / ((n - 1) * (k - 1))
 
 
 def table(rows: list[dict[str, Any]], masks: list[dict[str, Any]], params: Agreement) -> list[dict[str, Any]]:
@@ -68,7 +78,7 @@ def table(rows: list[dict[str, Any]], masks: list[dict[str, Any]], params: Agree
         if pairs:
             clusters = [row["subject"] for row in pairs]
             values = np.array([row["dice"] for row in pairs], dtype=np.float64)
-            distance = np.array([row["surface_mm"] for row in pairs], dtype=np.float64)
+            distance = np.array([row.get("surface_mm") for row in pairs], dtype=np.float64)
             entry = _interval(clusters, lambda at, v=values: float(v[at].mean()), params)
             readers = {row[side] for row in pairs for side in ("reader", "other")}
             known = distance[np.isfinite(distance)]
@@ -117,7 +127,7 @@ def _labels(name: str, rows: list[dict[str, Any]], params: Agreement) -> dict[st
     both = [(hip, float(first), float(second)) for hip, pair, first, second in pairs if pair == most]
     values = np.array([[first, second] for _, first, second in both])
     clusters = [subjects[hip] for hip, *_ in both]
-    entry = _interval(clusters, lambda at: icc21(values[at])[0], params)
+    entry = _interval(clusters, lambda at: _icc21(values[at]), params)
     _, low, high = icc21(values)
     extra = {"low_by_f": _number(low), "high_by_f": _number(high)}
     return _entry(name, "ICC(2,1)", entry, len(both), clusters, set(most)) | extra

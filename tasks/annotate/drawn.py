@@ -105,12 +105,23 @@ def _multiples(steps: NDArray[np.float64], pitch: float, tolerance: float) -> bo
     return bool((whole >= 1).all() and (np.abs(steps - whole * pitch) <= tolerance).all())
 
 
+def bounds(array: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """(first, last + 1) index of what is drawn, or None."""
+    edges = []
+    for axis in range(3):
+        other = tuple(n for n in range(3) if n != axis)
+        used = np.flatnonzero(array.any(axis=other))
+        if not len(used):
+            return None
+        edges.append((used[0], used[-1] + 1))
+    return np.array([low for low, _ in edges]), np.array([high for _, high in edges])
+
+
 def to_file(drawn: Drawn) -> HipFile:
     """Cropped to what is drawn and packed to bits: what an import keeps of the array."""
-    found = np.argwhere(drawn.array)
+    found = bounds(drawn.array)
     full = {"shape": list(drawn.array.shape), "affine": None if drawn.affine is None else drawn.affine.tolist()}
-    low = np.maximum(found.min(0) - 1, 0) if len(found) else np.zeros(3, dtype=int)
-    high = np.minimum(found.max(0) + 2, drawn.array.shape) if len(found) else np.ones(3, dtype=int)
+    low, high = found if found else (np.zeros(3, dtype=int), np.ones(3, dtype=int))
     crop = drawn.array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     meta = {"shape": list(crop.shape), "low": [int(n) for n in low], "full": full, "voxels": int(crop.sum())}
     return HipFile({"bits": np.packbits(crop.ravel())}, meta)

@@ -111,7 +111,9 @@ def _listed(row: Any, folder: Path, number: int) -> Drawn:
     else:
         raise BadInput("unknown_format", "is neither NIfTI (.nii, .nii.gz) nor NRRD (.nrrd, .nhdr)")
     check_affine(affine)
-    array = np.isclose(values, value) if value else values > (0.5 if values.dtype.kind == "f" else 0)
+    array = np.abs(values - value) < 0.5 if value and values.dtype.kind == "f" else values == value
+    if not value:
+        array = values > (0.5 if values.dtype.kind == "f" else 0)
     return Drawn(
         row.label, array, affine, kind, study=row.study_instance_uid, series=row.series_instance_uid,
         reader=row.reader, side=row.side or "", patient_id=row.patient_id, site=row.site, row=number,

@@ -94,8 +94,11 @@ def fill(contours: list[Dataset]) -> tuple[NDArray[np.bool_], NDArray[np.float64
     planes: dict[float, NDArray[np.bool_]] = {}
     for p in flat:
         offset = next((known for known in planes if abs(known - p[:, 0].mean()) < FLAT_MM), float(p[:, 0].mean()))
-        filled = polygon2mask(shape, (p[:, 1:] - low) / PIXEL_MM)
-        planes[offset] = planes[offset] ^ filled if offset in planes else filled
+        plane = planes.setdefault(offset, np.zeros(shape, dtype=bool))
+        inside = (p[:, 1:] - low) / PIXEL_MM
+        first, last = np.floor(inside.min(0)).astype(int), np.ceil(inside.max(0)).astype(int) + 1
+        filled = polygon2mask(tuple(last - first), inside - first)
+        plane[first[0] : last[0], first[1] : last[1]] ^= filled
     slabs = [float(c.ContourSlabThickness) for c in contours if c.get("ContourSlabThickness")]
     thick = len(planes) > 1 or bool(slabs)
     array, step = stack(planes, None if len(planes) > 1 else (slabs[0] if slabs else 1.0))
