@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from tasks.anonymize.params import Params, options
 from tasks.anonymize.policy import EDITION
-from tasks.store.dicom import Header
 
 METHOD = f"osteoflow: {EDITION} Table E.1-1, allow-list by IOD"
 IMPLEMENTATION_UID = "2.25.258206126541254307420463137106432571731"
@@ -63,20 +62,21 @@ def common(params: Params) -> tuple[Mark, ...]:
     )
 
 
-def marks(params: Params, subject: str) -> list[Mark]:
+@lru_cache(maxsize=64)
+def marks(params: Params, subject: str) -> tuple[Mark, ...]:
     """In order of tag. PatientName and PatientID are rewritten where they stand, and added where they are missing."""
-    return [
+    return (
         Mark(0x00100010, "PN", _even(subject), always=False),
         Mark(0x00100020, "LO", _even(subject), always=False),
         *common(params),
-    ]
+    )
 
 
-def file_meta(header: Header, sop_uid: str, transfer_syntax: str) -> bytes:
+def file_meta(sop_class: str, sop_uid: str, transfer_syntax: str) -> bytes:
     """128 zero bytes, DICM, and a group 0002 of our own: nothing of the sender's stays."""
     body = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"
     for number, vr, text in (
-        (0x02, b"UI", header.sop_class),
+        (0x02, b"UI", sop_class),
         (0x03, b"UI", sop_uid),
         (0x10, b"UI", transfer_syntax),
         (0x12, b"UI", IMPLEMENTATION_UID),

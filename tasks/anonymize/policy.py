@@ -53,7 +53,7 @@ PIXEL_DATA = frozenset({0x7FE00010, 0x7FE00008, 0x7FE00009})
 
 NUMERIC_VRS = frozenset({"FD", "FL", "SL", "SS", "SV", "UL", "US", "UV", "AT"})
 """Binary numbers: they cannot hold text of a length that matters."""
-_BYTES = {"FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8, "AT": 4}
+BYTES = {"FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8, "AT": 4}
 TEXT_VRS = frozenset({"LO", "SH", "ST", "LT", "UT", "UC"})
 TABLES_OF_NUMBERS = frozenset(
     {0x00281201, 0x00281202, 0x00281203, 0x00281204, 0x00281221, 0x00281222, 0x00281223, 0x00281224, 0x00283006}
@@ -195,7 +195,7 @@ class Policy:
         if entry is None or tag in TABLES_OF_NUMBERS:
             return 1 << 31
         most = entry[1].split("-")[-1]
-        return _BYTES.get(vr, 8) * int(most) if most.isdigit() else 1 << 20
+        return BYTES.get(vr, 8) * int(most) if most.isdigit() else 1 << 20
 
     def _ruled(self, rule: Rule, tag: int, vr: str, nested: bool) -> str:
         said = {rule.options[name] for name in self.options if name in rule.options}

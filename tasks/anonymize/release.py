@@ -96,14 +96,14 @@ def release(data: bytes, site: str, keys: Keys, params: Params, header: Header |
     sop = header.sop_uid if params.retain_uids else keys.uid(header.sop_uid)
     series = header.series_uid if params.retain_uids else keys.uid(header.series_uid)
     study = header.study_uid if params.retain_uids else keys.uid(header.study_uid)
-    released = file_meta(header, sop, syntax) + body
+    released = file_meta(header.sop_class, sop, syntax) + body
     found = leaks(data, released, params, patient.subject, patient.shift)
     if found:
         raise BadInput("verification_failed", "; ".join(sorted(set(found))[:5]))
     return Released(released, study, series, sop, patient.subject, header)
 
 
-def _rewritten(data: bytes, header: Header, patient: Patient, wanted: list[Mark]) -> tuple[bytes, str]:
+def _rewritten(data: bytes, header: Header, patient: Patient, wanted: tuple[Mark, ...]) -> tuple[bytes, str]:
     """The new dataset, and the transfer syntax in which it is."""
     syntax = header.transfer_syntax
     if syntax == dicom.DEFLATED_LITTLE:
@@ -120,7 +120,7 @@ def _recent(fingerprint: tuple[bytes, ...], site: str, keys: Keys, params: Param
     return []
 
 
-def _patient(header: Header, site: str, keys: Keys, params: Params) -> tuple[Patient, list[Mark]]:
+def _patient(header: Header, site: str, keys: Keys, params: Params) -> tuple[Patient, tuple[Mark, ...]]:
     """The patient of a file, with what was worked out for the files before it when they name the same people."""
     fingerprint = tuple(header.values.get(tag, b"") for tag in (*OWN_NAMES, dicom.SPECIFIC_CHARACTER_SET))
     kept = _recent(fingerprint, site, keys, params)

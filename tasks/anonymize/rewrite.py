@@ -8,8 +8,6 @@ caller takes the way over pydicom (lenient.py), which puts the file in order fir
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Any
 
 from tasks.anonymize import policy, safe_private
 from tasks.anonymize.marks import Mark
@@ -30,21 +28,20 @@ class Unusual(Exception):
     """These bytes need pydicom's patience."""
 
 
-@dataclass(frozen=True)
 class _Learned:
     """What is known of one (tag, VR) in one place. `keep`: up to so many bytes are copied unseen; -1: never."""
 
-    keep: int
-    operation: str
-    tag: int
-    vr: str
-    long: bool
+    __slots__ = ("by_value", "keep", "long", "operation", "tag", "vr", "written")
+
+    def __init__(self, keep: int, operation: str, tag: int, vr: str, written: bytes, long: bool) -> None:
+        self.keep, self.operation, self.tag, self.vr, self.written, self.long = keep, operation, tag, vr, written, long
+        self.by_value = operation in BY_VALUE
 
 
 class Rewriter:
     """Rewrites files of one IOD for one patient."""
 
-    def __init__(self, decisions: Policy, patient: Patient, marks: list[Mark]) -> None:
+    def __init__(self, decisions: Policy, patient: Patient, marks: tuple[Mark, ...]) -> None:
         self.policy = decisions
         self.patient = patient
         self.marks = marks
@@ -61,39 +58,37 @@ class Rewriter:
         self.pack_item = pack.pack
         self.pack_short = struct.Struct(order + "HH2sH").pack
         self.pack_long = struct.Struct(order + "HH2sHL").pack
-        self.creators: dict[int, str] = {}
-        pending = [mark for mark in self.marks if mark.always or mark.tag not in header.values]
         try:
-            out, _ = self._elements(header.dataset, len(data), 0, False, pending)
+            return self._top(header)
         except struct.error:
             raise BadInput("truncated", "an element's header is cut") from None
-        return out
 
-    def _elements(
-        self, at: int, end: int, depth: int, to_delimiter: bool, pending: list[Mark]
-    ) -> tuple[list[Chunk], int]:
-        """Rewrite elements from `at` to `end`, or to the item's delimiter; returns the pieces and where it stopped."""
-        data, view, head, u32, explicit = self.data, self.view, self.head, self.u32, self.explicit
-        learned = self.policy.learned.setdefault((depth > 0, "e" if explicit else "i"), {})
+    def _top(self, header: Header) -> list[Chunk]:
+        """The top level, over the layout that the header's reader has found."""
+        view, data = self.view, self.data
+        learned = self.policy.learned.setdefault((False, "e" if self.explicit else "i"), {})
+        pending = [mark for mark in self.marks if mark.always or mark.tag not in header.values]
         following = pending[0].tag if pending else 1 << 32
+        blocks: safe_private.Blocks = {}
         out: list[Chunk] = []
-        run, last = at, -1
-        while at < end:
-            if explicit:
-                group, number, vr, length = head(data, at)
-                key: Any = (group << 16 | number, vr)
-            else:
-                group, number, length = head(data, at)
-                key = group << 16 | number
-            known = learned.get(key)
-            if known is None:
-                known = learned[key] = self._learn(
-                    group << 16 | number, vr.decode("latin-1") if explicit else "", depth
-                )
-            tag = known.tag
+        run, last = header.dataset, -1
+        value_of = self.patient.value
+        at = header.dataset
+        for tag, vr, at, value, stop, undefined in header.layout:
             if tag <= last:
                 raise Unusual("elements out of order")
             last = tag
+            if tag & 0x10000:
+                safe = blocks.get(tag >> 8) if tag & 0xFF00 else blocks
+                if safe is not None and not undefined and self._stays(tag, vr, value, stop, blocks):
+                    continue
+                if run < at:
+                    out.append(view[run:at])
+                run = stop + 8 if undefined else stop
+                continue
+            known = learned.get(tag)
+            if known is None or known.written != vr:
+                known = learned[tag] = self._learn(tag, vr, 0)
             if tag >= following:
                 if run < at:
                     out.append(view[run:at])
@@ -101,13 +96,82 @@ class Rewriter:
                 while pending and pending[0].tag <= tag:
                     out.append(self._marked(pending.pop(0)))
                 following = pending[0].tag if pending else 1 << 32
+            if stop - value <= known.keep and not undefined:
+                continue
+            if known.by_value and not undefined:
+                raw = data[value:stop]
+                new = value_of(known.operation, tag, known.vr, raw)
+                if new is raw:
+                    continue
+                if new is None:
+                    new = self._gone(known, raw, False)
+                if run < at:
+                    out.append(view[run:at])
+                if new is not None:
+                    out.append(self._element(tag, known.vr, new))
+                run = stop
+                continue
+            if run < at:
+                out.append(view[run:at])
+            if known.operation is policy.PIXELS:
+                self._pixels(out, at, value, -1 if undefined else stop, len(data))
+            elif known.operation is policy.SEQUENCE:
+                content, _ = self._sequence(value, stop + 8 if undefined else stop, 1, undefined)
+                if content or self.policy.when_gone(tag, False) is not policy.DROP:
+                    out.append(self._element(tag, "SQ", content))
+            run = stop + 8 if undefined else stop
+        end = header.layout[-1][4] + (8 if header.layout[-1][5] else 0) if header.layout else run
+        if run < end:
+            out.append(view[run:end])
+        out.extend(self._marked(mark) for mark in pending)
+        return out
+
+    def _gone(self, known: _Learned, raw: bytes, nested: bool) -> bytes | None:
+        """What stands in for a value of which nothing may stay; None drops the element."""
+        operation = self.policy.when_gone(known.tag, nested)
+        if operation is policy.DROP:
+            return None
+        return self.patient.value(operation, known.tag, known.vr, raw)
+
+    def _stays(self, tag: int, vr: bytes, value: int, stop: int, blocks: safe_private.Blocks) -> bool:
+        """Does this private element stay? `blocks` remembers the creators seen, for the elements of their block."""
+        group, number = tag >> 16, tag & 0xFFFF
+        if number > 0xFF:
+            known = blocks.get(tag >> 8, {}).get(number & 0xFF)
+            return known is not None and safe_private.stays(known, vr, self.data[value:stop], self.patient)
+        if number < 0x10 or not self.patient.params.retain_safe_private or group <= 8:
+            return False
+        creator = self.data[value:stop].strip(b" \0").decode("ascii", "replace")
+        elements = safe_private.elements_of(group, creator)
+        if elements is None:
+            return False
+        blocks[group << 8 | number] = elements
+        return True
+
+    def _elements(self, at: int, end: int, depth: int, to_delimiter: bool) -> tuple[list[Chunk], int]:
+        """Rewrite the elements of one item, to `end` or to its delimiter; returns the pieces and where it stopped."""
+        data, view, head, u32, explicit = self.data, self.view, self.head, self.u32, self.explicit
+        learned = self.policy.learned.setdefault((True, "e" if explicit else "i"), {})
+        blocks: safe_private.Blocks = {}
+        out: list[Chunk] = []
+        run, last = at, -1
+        while at < end:
+            if explicit:
+                group, number, vr, length = head(data, at)
+            else:
+                group, number, length = head(data, at)
+                vr = b""
+            tag = group << 16 | number
+            known = learned.get(tag)
+            if known is None or known.written != vr:
+                known = learned[tag] = self._learn(tag, vr, depth)
+            if tag <= last:
+                raise Unusual("elements out of order")
+            last = tag
             value = at + 8
             if known.long:
                 length = u32(data, value)[0]
                 value = at + 12
-            if length <= known.keep:
-                at = value + length
-                continue
             operation = known.operation
             if operation is _END:
                 if not to_delimiter:
@@ -115,47 +179,43 @@ class Rewriter:
                 if run < at:
                     out.append(view[run:at])
                 return out, at + 8
-            if length == dicom.UNDEFINED:
-                stop = after = -1
-            else:
-                stop = after = value + length
-                if stop > end:
-                    raise BadInput("truncated", f"({group:04X},{number:04X}) claims more bytes than there are")
-            if operation in BY_VALUE and stop >= 0:
-                raw = data[value:stop]
-                new = self.patient.value(operation, tag, known.vr, raw)
-                if new is None:
-                    operation = self.policy.when_gone(tag, depth > 0)
-                    if operation is not policy.DROP:
-                        new = self.patient.value(operation, tag, known.vr, raw)
-                if new is raw:
+            undefined = length == dicom.UNDEFINED
+            stop = value if undefined else value + length
+            if stop > end:
+                raise BadInput("truncated", f"({group:04X},{number:04X}) claims more bytes than there are")
+            new: bytes | None = None
+            if not undefined:
+                if length <= known.keep:
                     at = stop
                     continue
-            else:
-                new = None
+                if known.by_value:
+                    raw = data[value:stop]
+                    new = self.patient.value(operation, tag, known.vr, raw)
+                    if new is raw:
+                        at = stop
+                        continue
+                    if new is None:
+                        new = self._gone(known, raw, True)
+                elif tag & 0x10000 and self._stays(tag, vr, value, stop, blocks):
+                    at = stop
+                    continue
             if run < at:
                 out.append(view[run:at])
-            if operation is policy.CREATOR and stop >= 0:
-                if self._private(known, data[value:stop]):
-                    out.append(view[at:stop])
-            elif operation is policy.PIXELS:
-                after = self._pixels(out, at, value, stop, end)
-            elif operation is policy.SEQUENCE and (known.vr == "SQ" or not explicit):
-                content, after = self._sequence(value, end if stop < 0 else stop, depth + 1, stop < 0)
-                if content or self.policy.when_gone(tag, depth > 0) is not policy.DROP:
+            if operation is policy.SEQUENCE:
+                content, stop = self._sequence(value, end if undefined else stop, depth + 1, undefined)
+                if content or self.policy.when_gone(tag, True) is not policy.DROP:
                     out.append(self._element(tag, "SQ", content))
+            elif undefined:
+                stop = self._after(known, value, end, depth)
             elif new is not None:
                 out.append(self._element(tag, known.vr, new))
-            if after < 0:
-                after = self._after(known, value, end, depth)
-            at = run = after
+            at = run = stop
         if to_delimiter:
             raise BadInput("truncated", "an item without its end")
         if at > end:
             raise BadInput("truncated", "the last element claims more bytes than there are")
         if run < at:
             out.append(view[run:at])
-        out.extend(self._marked(mark) for mark in pending)
         return out, at
 
     def _after(self, known: _Learned, value: int, end: int, depth: int) -> int:
@@ -165,11 +225,12 @@ class Rewriter:
         explicit = self.explicit and known.vr != "UN"
         return dicom.items_end(self.data, value, end, explicit, self.big and explicit, depth + 1) + 8
 
-    def _learn(self, tag: int, vr: str, depth: int) -> _Learned:
+    def _learn(self, tag: int, written: bytes, depth: int) -> _Learned:
         if tag == dicom.ITEM_END:
-            return _Learned(-1, _END, tag, "", False)
+            return _Learned(-1, _END, tag, "", written, False)
         if tag >> 16 == 0xFFFE:
             raise BadInput("malformed", "an item or delimiter out of place")
+        vr = written.decode("latin-1")
         if self.explicit and vr not in _VRS:
             raise Unusual("an element without a value representation")
         operation = self.policy.operation(tag, vr, depth > 0)
@@ -182,17 +243,7 @@ class Rewriter:
         keep = self.policy.longest(tag, vr) if operation == policy.KEEP else -1
         if operation == policy.KEEP and vr not in policy.NUMERIC_VRS and tag not in policy.TABLES_OF_NUMBERS:
             keep = 1 << 20
-        return _Learned(keep, operation, tag, vr, long)
-
-    def _private(self, known: _Learned, raw: bytes) -> bool:
-        """Does this private element stay? Creators are remembered for the elements of their block."""
-        group, number = known.tag >> 16, known.tag & 0xFFFF
-        if 0x10 <= number <= 0xFF:
-            creator = raw.strip(b" \0").decode("ascii", "replace")
-            self.creators[group << 8 | number] = creator
-            return safe_private.is_creator(group, creator)
-        creator = self.creators.get(group << 8 | number >> 8, "")
-        return safe_private.stays(group, number & 0xFF, creator, known.vr, raw, self.patient)
+        return _Learned(keep, operation, tag, vr, written, long)
 
     def _pixels(self, out: list[Chunk], at: int, value: int, stop: int, end: int) -> int:
         """The pixel data as it is, without what was hidden behind its last pixel."""
@@ -214,28 +265,24 @@ class Rewriter:
         if depth > dicom.MAX_DEPTH:
             raise BadInput("too_deep", f"sequences nested more than {dicom.MAX_DEPTH} levels")
         pieces: list[Chunk] = []
-        creators = self.creators
         item_head = struct.Struct(">HHL" if self.big else "<HHL").unpack_from
         while at < end:
             group, number, length = item_head(self.data, at)
             tag = group << 16 | number
             at += 8
             if tag == dicom.SEQUENCE_END and undefined:
-                self.creators = creators
                 return b"".join(pieces), at
             if tag != dicom.ITEM:
                 raise BadInput("malformed", "a sequence holds something that is no item")
             if length != dicom.UNDEFINED and at + length > end:
                 raise BadInput("truncated", "an item claims more bytes than there are")
-            self.creators = {}
             open_ended = length == dicom.UNDEFINED
-            item, at = self._elements(at, end if open_ended else at + length, depth, open_ended, [])
+            item, at = self._elements(at, end if open_ended else at + length, depth, open_ended)
             content = b"".join(item)
             if not (foreign_code(content, self.explicit, self.big)):
                 pieces += [self.pack_item(0xFFFE, 0xE000, len(content)), content]
         if undefined:
             raise BadInput("truncated", "a sequence without its end")
-        self.creators = creators
         return b"".join(pieces), at
 
     def _element(self, tag: int, vr: str, value: bytes) -> bytes:

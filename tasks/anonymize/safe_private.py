@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from tasks.anonymize.values import Patient
 
 
+Elements = dict[int, tuple[str, int]]
+"""element within the block -> (VR, most values)"""
+Blocks = dict[int, Elements]
+"""group and block number, (gggg << 8 | nn), -> the safe elements of its creator"""
+
+
 @cache
-def table() -> dict[tuple[int, str], dict[int, tuple[str, int]]]:
-    """(group, creator) -> element within the block -> (VR, most values)."""
-    found: dict[tuple[int, str], dict[int, tuple[str, int]]] = {}
+def table() -> dict[tuple[int, str], Elements]:
+    """(group, creator) -> the safe elements of its block."""
+    found: dict[tuple[int, str], Elements] = {}
     with open(policy.RULES / "safe_private.csv", encoding="utf-8", newline="") as handle:
         for row in csv.DictReader(handle):
             block = found.setdefault((int(row["group"], 16), row["creator"]), {})
@@ -27,19 +33,17 @@ def table() -> dict[tuple[int, str], dict[int, tuple[str, int]]]:
     return found
 
 
-def is_creator(group: int, creator: str) -> bool:
-    return (group, creator) in table()
+def elements_of(group: int, creator: str) -> Elements | None:
+    """The safe elements of a creator's block, or None when nothing of that creator is known to be safe."""
+    return table().get((group, creator))
 
 
-def stays(group: int, element: int, creator: str, vr: str, raw: bytes, patient: Patient) -> bool:
-    """Does this private element stay as it is?"""
-    known = table().get((group, creator), {}).get(element)
-    if known is None:
-        return False
+def stays(known: tuple[str, int], vr: bytes, raw: bytes, patient: Patient) -> bool:
+    """Is this the value of the safe element that `known` (VR, most values) describes?"""
     expected, most = known
-    if vr not in (expected, "UN", ""):
+    if vr not in (expected.encode(), b"UN", b""):
         return False
-    size = policy._BYTES.get(expected)
+    size = policy.BYTES.get(expected)
     if size is not None:
         return len(raw) <= size * most and len(raw) % size == 0
     operation = {"DS": policy.NUMBER, "IS": policy.NUMBER, "CS": policy.WORD}.get(expected)

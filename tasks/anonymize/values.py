@@ -90,6 +90,9 @@ _DUMMIES = {
 }
 
 
+_SAME, _UNKNOWN = b"same", b"unknown"
+
+
 @dataclass
 class Patient:
     """What the values of one patient's files are made with. Answers are cached: the files of a study say the same."""
@@ -121,16 +124,15 @@ class Patient:
     def value(self, operation: str, tag: int, vr: str, raw: bytes) -> bytes | None:
         """The new value; `raw` itself when it stays, None when it goes."""
         asked = (operation, tag, raw)
-        if asked in self.cache:
-            return self.cache[asked]
+        known = self.cache.get(asked, _UNKNOWN)
+        if known is not _UNKNOWN:
+            return raw if known is _SAME else known
         new = _MAKERS[operation](self, tag, vr, raw)
-        if new is not None and new is not raw and len(new) % 2:
+        if new is not None and len(new) % 2:
             new += b"\0" if vr in ("UI", "OB") else b" "
-        if new == raw:
-            new = raw
         if len(raw) < 1024 and len(self.cache) < 20000:
-            self.cache[asked] = new
-        return new
+            self.cache[asked] = _SAME if new == raw else new
+        return raw if new == raw else new
 
 
 def _subject(patient: Patient, tag: int, vr: str, raw: bytes) -> bytes:
