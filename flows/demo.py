@@ -106,10 +106,8 @@ def make_workspace(checkout: Path, workspace: Path, seed: int) -> Path:
         shutil.copy2(checkout / name, target)
     overlay = yaml.safe_load((checkout / "flows" / "demo.yaml").read_text(encoding="utf-8"))
     params = yaml.safe_load((checkout / "params.yaml").read_text(encoding="utf-8"))
-    for section, values in overlay.items():
-        params[section] |= values
-        if "seed" in params[section]:
-            params[section]["seed"] = seed
+    lay_over(params, overlay)
+    _seed(params, seed)
     text = "# params.yaml with flows/demo.yaml laid over it\n" + yaml.safe_dump(params, sort_keys=False)
     (workspace / "params.yaml").write_text(text, encoding="utf-8")
     with open(workspace / ".gitignore", "a", encoding="utf-8") as ignore:
@@ -118,6 +116,24 @@ def make_workspace(checkout: Path, workspace: Path, seed: int) -> Path:
     for words in (["init", "-q", "-b", "main"], ["add", "-A"], [*who, "commit", "-q", "-m", "The tree as it stands"]):
         subprocess.run(["git", *words], cwd=workspace, check=True)
     return workspace
+
+
+def lay_over(params: dict[str, Any], overlay: dict[str, Any]) -> None:
+    """Replace in `params`, in depth, what `overlay` names."""
+    for name, value in overlay.items():
+        if isinstance(value, dict) and isinstance(params.get(name), dict):
+            lay_over(params[name], value)
+        else:
+            params[name] = value
+
+
+def _seed(params: dict[str, Any], seed: int) -> None:
+    """Every `seed` of every section becomes this one."""
+    for name, value in params.items():
+        if name == "seed":
+            params[name] = seed
+        elif isinstance(value, dict):
+            _seed(value, seed)
 
 
 def _files(checkout: Path) -> list[str]:

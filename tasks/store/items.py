@@ -65,7 +65,7 @@ def run(
     `frozen(item)` says that an item's original is gone: its previous rows stay whatever params and code say.
     Each row names the files it owns in the column `owns` ('+'-joined paths below `out`).
     """
-    known = {key: rows for key, rows in previous.groupby("item")} if "item" in previous else {}
+    known = dict(iter(previous.groupby("item"))) if "item" in previous else {}
     done: dict[str, Rows] = {}
     todo: list[Item] = []
     for item in items:
