@@ -18,7 +18,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 
-from tasks.phantom.identity import Hospital, Person, Register
+from tasks.phantom.identity import REFERRER_PHONE, Hospital, Person, Register
 from tasks.phantom.scanners import SCANNERS, Scanner
 from tasks.phantom.study import Rendered, Series
 from tasks.phantom.vendors import private_of_series, private_of_slice
@@ -176,7 +176,7 @@ def header(
     ds.InstitutionName, ds.InstitutionAddress = where.name, where.address
     ds.InstitutionalDepartmentName = where.department
     ds.ReferringPhysicianName = where.physicians[visit.number % 3]
-    ds.ReferringPhysicianTelephoneNumbers = "+49 800 5550199"
+    ds.ReferringPhysicianTelephoneNumbers = REFERRER_PHONE
     ds.PhysiciansOfRecord = where.physicians[5]
     ds.PerformingPhysicianName = where.physicians[3]
     ds.NameOfPhysiciansReadingStudy = where.physicians[5]

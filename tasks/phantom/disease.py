@@ -163,8 +163,7 @@ def _hips(people: pd.DataFrame, p: Preset, rng: np.random.Generator) -> tuple[pd
     )
 
     # Treatment by severity: the confounding trap.
-    severity = np.where(affected, risk[:, 0], np.nan)
-    severity = (severity - np.nanmean(severity)) / np.nanstd(severity)
+    severity = np.where(affected, (risk[:, 0] - p.severity[0]) / p.severity[1], np.nan)
     arms = list(TREATMENT_SCORE)
     score = np.stack([c + k * np.nan_to_num(severity) for c, k in TREATMENT_SCORE.values()], axis=1)
     arm = (score + rng.gumbel(size=score.shape)).argmax(axis=1)

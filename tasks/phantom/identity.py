@@ -15,6 +15,7 @@ _HAN = ("霧島坂", "雲井沢", "楓谷原", "澄崎野", "暁月辺", "蒼羽
 _HAN_GIVEN = ("楓仁朗", "澪里花", "颯真斗", "紗雪乃", "蓮華羽")
 _KANA = ("きりしまざか", "くもいざわ", "かえでやはら", "すみさきの", "あかつきべ", "あおばねの")
 _KANA_GIVEN = ("ふうじろう", "みおりか", "そうまと", "さゆきの", "れんげは")
+REFERRER_PHONE = "+49 800 5550199"
 _STREETS = ("Quarzsteig", "Lindwurmgasse", "Moorhuhnallee", "Silberdistelweg", "Nebelkraehenplatz")
 _CITIES = ("Oberfelsingen", "Nordquellstadt", "Wintermoorhausen", "Kranichsbruck")
 _HOSPITALS = ("Quellbrunn Orthopaedic Hospital", "Felsenmeer General Hospital", "Birkensee Joint Clinic")
@@ -146,10 +147,10 @@ def plant(register: Register, who: Person, where: Hospital) -> None:
     """Everything about a person and a place that no released file may hold."""
     for group in who.name.split("="):
         register.add("names", *group.split("^"))
-    register.add("names", *who.latin, who.latin[0].upper(), who.mother)
+    register.add("names", *who.latin, *(part.upper() for part in who.latin), who.mother)
     register.add("ids", who.patient_id, who.other_id, who.insurance)
     register.add("birth_dates", who.birth_date.strftime("%Y%m%d"), who.birth_date.isoformat())
-    register.add("contact", who.address, who.phone)
+    register.add("contact", who.address, who.phone, REFERRER_PHONE)
     register.add("places", where.name, where.address, where.department, *where.stations, *where.serials)
     for physician in where.physicians:
         register.add("staff", *physician.split("^")[:2])

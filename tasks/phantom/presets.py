@@ -39,6 +39,7 @@ class Preset:
     first_stage: float  # share of hips that are ARCO 1 at first, the others 2
     already_collapsed: float  # share of hips beyond JIC B with ARCO 3A at first
     stage_up_ratio: float  # hazard ARCO 1 -> 2, relative to collapse
+    severity: tuple[float, float]  # mean, SD of the log hazard at the first visit; treatment is assigned by it
     # After the fracture.
     depth_rate: tuple[float, float]  # mm a month, uniform
     arthroplasty: tuple[float, float]  # hazard a month once collapsed: constant, per mm of depth
@@ -85,6 +86,7 @@ PRESETS: dict[str, Preset] = {
         first_stage=0.35,
         already_collapsed=0.12,
         stage_up_ratio=1.2,
+        severity=(-5.85, 1.67),
         depth_rate=(0.25, 0.60),
         arthroplasty=(0.005, 0.012),
         vessel_mm=(46.0, 8.0),
