@@ -7,12 +7,12 @@ McGraw and Wong 1996.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import f as f_distribution
 
 from tasks.annotate.params import Agreement
@@ -21,7 +21,7 @@ from tasks.domain.disease import LABELS, MEASURED_LABELS
 SKIP = ("consensus", "adjudicator")
 
 
-def weighted_kappa(one: Sequence[int], two: Sequence[int], categories: int) -> float:
+def weighted_kappa(one: ArrayLike, two: ArrayLike, categories: int) -> float:
     """Cohen's kappa with quadratic weights (Cohen 1968); NaN when nobody used a second category."""
     table = np.zeros((categories, categories))
     np.add.at(table, (np.asarray(one), np.asarray(two)), 1.0)
@@ -75,16 +75,7 @@ def table(rows: list[dict[str, Any]], masks: list[dict[str, Any]], params: Agree
         found += [entry] if entry else []
     for name in ("head", "lesion", "vessel"):
         pairs = [row for row in masks if row["status"] == "pair" and row["name"] == name]
-        if pairs:
-            clusters = [row["subject"] for row in pairs]
-            values = np.array([row["dice"] for row in pairs], dtype=np.float64)
-            distance = np.array([row.get("surface_mm") for row in pairs], dtype=np.float64)
-            entry = _interval(clusters, lambda at, v=values: float(v[at].mean()), params)
-            readers = {row[side] for row in pairs for side in ("reader", "other")}
-            known = distance[np.isfinite(distance)]
-            extra = {"surface_mm": float(known.mean())} if len(known) else {}
-            hips = len({row["hip_visit"] for row in pairs})
-            found.append(_entry(name, "Dice", entry, hips, clusters, readers) | extra)
+        found += [_masks(name, pairs, params)] if pairs else []
     return found
 
 
@@ -98,6 +89,17 @@ def below_floor(entries: list[dict[str, Any]], params: Agreement) -> list[dict[s
         and entry["value"] is not None
         and entry["value"] < params.floors[entry["name"]]
     ]
+
+
+def _masks(name: str, pairs: list[dict[str, Any]], params: Agreement) -> dict[str, Any]:
+    clusters = [row["subject"] for row in pairs]
+    values = np.array([row["dice"] for row in pairs], dtype=np.float64)
+    distance = np.array([row.get("surface_mm") for row in pairs], dtype=np.float64)
+    interval = _interval(clusters, lambda at: float(values[at].mean()), params)
+    readers = {row[column] for row in pairs for column in ("reader", "other")}
+    known = distance[np.isfinite(distance)]
+    extra = {"surface_mm": float(known.mean())} if len(known) else {}
+    return _entry(name, "Dice", interval, len({row["hip_visit"] for row in pairs}), clusters, readers) | extra
 
 
 def _labels(name: str, rows: list[dict[str, Any]], params: Agreement) -> dict[str, Any] | None:

@@ -164,7 +164,7 @@ def _read(
         summary.notes += notes
         if name == "masks":
             masks = masks_in.read_listed(rows, copy.parent, where)
-            listed |= {(copy.parent / row.file.replace("\\", "/")).resolve() for _, row in rows}
+            listed |= {masks_in.named(row, copy.parent).resolve() for _, row in rows}
             refused = refused + masks.refused
             if partial or not refused:
                 found += masks.drawn

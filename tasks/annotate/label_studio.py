@@ -32,7 +32,9 @@ def read(tasks: list[dict[str, Any]]) -> tuple[list[Drawn], list[str]]:
     notes: list[str] = []
     for n, task in enumerate(tasks, 1):
         data = task.get("data", {})
-        place = {name: str(data.get(f"{name}_instance_uid") or "") for name in ("study", "series", "sop")}
+        place: dict[str, Any] = {
+            name: str(data.get(f"{name}_instance_uid") or "") for name in ("study", "series", "sop")
+        }
         index = data.get("slice_index")
         if not place["study"] or not place["series"] or not (place["sop"] or isinstance(index, int)):
             raise BadInput("no_image_named", f"task {n} does not name study, series and slice of its image")
@@ -99,7 +101,8 @@ def _drawn(shape: str, value: dict[str, Any], height: int, width: int) -> NDArra
     if shape == "ellipse":
         centre = np.array([y, x]) * scale - 0.5
         radii = np.array([value["radiusY"], value["radiusX"]], dtype=np.float64) * scale
-        plane[ellipse(*centre, *radii, shape=plane.shape, rotation=-turn)] = True
+        rows, columns = ellipse(centre[0], centre[1], radii[0], radii[1], shape=plane.shape, rotation=-turn)
+        plane[rows, columns] = True
         return plane
     corners = np.array([[0, 0], [0, value["width"]], [value["height"], value["width"]], [value["height"], 0]]) * scale
     turned = corners @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

@@ -93,8 +93,13 @@ def read_listed(rows: list[tuple[int, Any]], folder: Path, where: str) -> Found:
     return found
 
 
+def named(row: Any, folder: Path) -> Path:
+    """The file of one row of masks.csv, written with / or \\."""
+    return folder / row.file.replace("\\", "/")
+
+
 def _listed(row: Any, folder: Path, number: int) -> Drawn:
-    path = folder / row.file.replace("\\", "/")
+    path = named(row, folder)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BadInput("outside", "names a file outside the folder of masks.csv")
     if not path.is_file():

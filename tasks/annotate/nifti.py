@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -19,7 +20,7 @@ SUFFIXES = (".nii", ".nii.gz")
 def read(path: Path) -> tuple[NDArray, NDArray[np.float64]]:
     """((D, H, W) values, affine to LPS mm) of a 3D NIfTI file."""
     try:
-        image = nibabel.load(path)
+        image: Any = nibabel.load(path)
         shape = tuple(n for n in image.shape if n != 1) if len(image.shape) > 3 else image.shape
         if len(shape) != 3:
             raise BadInput("not_a_volume", f"has {len(image.shape)} dimensions; a mask has 3")

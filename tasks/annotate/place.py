@@ -128,8 +128,8 @@ def _stacked(
         if index is None or not 0 <= index < depth:
             raise BadInput("no_slice", "the slice it was drawn on is not known")
         low = meta["low"]
-        place = tuple(slice(n, n + size) for n, size in zip(low[1:], plane.shape[1:], strict=True))
-        array[(int(index) + 1, *place)] |= plane.any(0)
+        rows, columns = (slice(n, n + size) for n, size in zip(low[1:], plane.shape[1:], strict=True))
+        array[int(index) + 1, rows, columns] |= plane.any(0)
     affine = np.array(series["affine"], dtype=np.float64).reshape(4, 4)
     affine[:3, 3] -= affine[:3, :3] @ np.ones(3)
     return array, affine
@@ -168,7 +168,7 @@ def _finish(
         rows.append(base | row | _size(one["values"], spacing[label]))
     for label, masks in sorted(by_label.items()):
         for reader, other in combinations(sorted(masks), 2):
-            pair = {"name": label, "status": "pair", "reader": reader, "other": other}
+            pair: dict[str, Any] = {"name": label, "status": "pair", "reader": reader, "other": other}
             pair["dice"] = readers.dice(masks[reader], masks[other])
             if label != "vessel":  # thin trees: a surface distance says little and costs much
                 pair["surface_mm"] = readers.surface_distance(masks[reader], masks[other], spacing[label])

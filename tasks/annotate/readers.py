@@ -30,7 +30,7 @@ def combine(masks: list[Mask], method: str, spacing: tuple[float, ...]) -> Mask:
     """One mask of all readers by `method` (tasks.annotate.params.Method)."""
     if len(masks) == 1:
         return masks[0]
-    votes = np.sum(masks, axis=0, dtype=np.int16)
+    votes = np.stack(masks).sum(axis=0, dtype=np.int16)
     result = np.zeros(masks[0].shape, dtype=bool)
     if not votes.any():
         return result

@@ -74,7 +74,7 @@ def pending(
                 for hip in there:
                     drawn[hip["hip_visit"]].append(named)
     todo = []
-    rows = {row["hip_visit"]: row for row in hips.to_dict("records")}
+    rows: dict[str, dict[str, Any]] = {row["hip_visit"]: dict(row) for row in hips.to_dict("records")}  # type: ignore[misc]
     for hip_visit in sorted(drawn):
         hip, masks = rows[hip_visit], drawn[hip_visit]
         other = rows.get(f"{hip['study']}-{'R' if hip['side'] == 'L' else 'L'}")

@@ -28,7 +28,8 @@ class Visits:
         self.subject_of = dict(zip(live["study"], live["subject"], strict=True))
         self.day_of = {s: _day(d) for s, d in zip(live["study"], live["date"], strict=True)}
         self.by_subject: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for hip in hips[hips["side"].isin(["L", "R"])].to_dict("records"):
+        for row in hips[hips["side"].isin(["L", "R"])].to_dict("records"):
+            hip = {str(name): value for name, value in row.items()}
             self.by_subject[hip["subject"]].append(hip | {"day": _day(hip["date"])})
         self.first: dict[str, date] = {}
         for study, subject in self.subject_of.items():
