@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tasks.anonymize.params import Params, options
 
@@ -33,6 +34,9 @@ _WORD = re.compile(r"\d{1,3}[.,]\d{1,2}[a-z]+|[^\W_]+", re.IGNORECASE)
 _SHAPE = re.compile(r"[234]d|\d{1,3}([.,]\d{1,2})?(mm|cm|ms|t|deg|sec|min)|(te|tr|ti|fa)\d{1,5}|b\d{1,4}|p\d")
 _CODE = re.compile(rb"[A-Za-z%/{}\[\]0-9*.^-]{0,20}")
 _SUSPECT = re.compile(rb"\d{7,}|@|\^")
+
+
+_STATED = frozenset({0x00080016, 0x00080018, 0x00100010, 0x00100020, 0x00120062, 0x00120063, 0x00280303})
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,15 @@ def _table(chosen: tuple[str, ...]) -> dict[int, str]:
     return actions
 
 
-def judge(found: Found, params: Params, subject: str) -> Iterator[str]:
+def judge(found: Found, params: Params, subject: str, good: set[Any]) -> Iterator[str]:
+    """`good`: elements in which nothing was found before under the same parameters and subject; it grows."""
     if found.preamble.strip(b"\0"):
         yield "preamble"
     if found.trailing:
         yield "trailing bytes"
     if [tag & 0xFFFF for _, tag, _, _ in found.meta] != [0, 1, 2, 3, 0x10, 0x12, 0x13]:
         yield "file meta"
-    top = {tag: raw.strip(b" \0") for path, tag, _, raw in found.elements if not path}
+    top = {tag: raw.strip(b" \0") for path, tag, _, raw in found.elements if tag in _STATED and not path}
     meta = {tag: raw.strip(b" \0") for _, tag, _, raw in found.meta}
     if meta.get(0x00020013) != b"OSTEOFLOW_1" or not meta.get(0x00020012, b"").startswith(b"2.25."):
         yield "file meta"
@@ -89,14 +94,17 @@ def judge(found: Found, params: Params, subject: str) -> Iterator[str]:
         yield "no mark (0012,0062)"
     if top.get(0x00100010) != subject.encode() or top.get(0x00100020) != subject.encode():
         yield "subject (0010,0020)"
-    yield from _every(found, params, subject)
+    yield from _every(found, params, subject, good)
 
 
-def _every(found: Found, params: Params, subject: str) -> Iterator[str]:
+def _every(found: Found, params: Params, subject: str, good: set[Any]) -> Iterator[str]:
     rules = _table(options(params))
     creators: dict[tuple[tuple[int, ...], int], str] = {}
     own = {subject.encode(), *_OWN_TEXT}
-    for path, tag, vr, raw in found.elements:
+    for element in found.elements:
+        if element in good:
+            continue
+        path, tag, vr, raw = element
         group, number = tag >> 16, tag & 0xFFFF
         if group & 1:
             if 0x10 <= number <= 0xFF:
@@ -113,16 +121,23 @@ def _every(found: Found, params: Params, subject: str) -> Iterator[str]:
         if not _standard(tag):
             yield f"unknown element {_tag(tag)}"
             continue
-        value = raw.strip(b" \0")
-        if raw and ((vr == b"UN" and tag != _SELECTOR_UN) or (vr in _BULK and tag not in _BULK_TAGS and value)):
-            yield f"bulk data {_tag(tag)}"
-        action = rules.get(tag, "")
-        if action == "X" or (action in ("Z", "X/Z") and value not in (b"", *own)):
-            yield f"forbidden element {_tag(tag)}"
-        elif value and value not in own and (action in ("D", "Z/D", "X/D", "X/Z/D") and vr in _TEXTS | {b"PN"}):
-            yield f"not a dummy {_tag(tag)}"
-        elif value and (wrong := _by_vr(tag, vr, value, own, params)):
-            yield f"{wrong} {_tag(tag)}"
+        complaint = _wrong(tag, vr, raw, rules.get(tag, ""), own, params)
+        if complaint is not None:
+            yield f"{complaint} {_tag(tag)}"
+        elif len(good) < 20_000 and len(raw) <= 1024:
+            good.add(element)
+
+
+def _wrong(tag: int, vr: bytes, raw: bytes, action: str, own: set[bytes], params: Params) -> str | None:
+    """What is wrong with an element of an even group; `action` is the table's where no option keeps or cleans it."""
+    value = raw.strip(b" \0")
+    if raw and ((vr == b"UN" and tag != _SELECTOR_UN) or (vr in _BULK and tag not in _BULK_TAGS and value)):
+        return "bulk data"
+    if action == "X" or (action in ("Z", "X/Z") and value not in (b"", *own)):
+        return "forbidden element"
+    if value and value not in own and (action in ("D", "Z/D", "X/D", "X/Z/D") and vr in _TEXTS | {b"PN"}):
+        return "not a dummy"
+    return _by_vr(tag, vr, value, own, params) if value else None
 
 
 _TEXTS = frozenset((b"LO", b"SH", b"ST", b"LT", b"UT", b"UC"))

@@ -8,7 +8,7 @@ from functools import lru_cache
 from tasks.anonymize import lenient, policy
 from tasks.anonymize.marks import Mark, file_meta, marks
 from tasks.anonymize.params import Params
-from tasks.anonymize.rewrite import Rewriter, Unusual
+from tasks.anonymize.rewrite import Chunk, Rewriter, Unusual
 from tasks.anonymize.values import OWN_NAMES, Patient
 from tasks.anonymize.verify import leaks
 from tasks.domain.errors import BadInput
@@ -65,6 +65,8 @@ def refusal(header: Header, params: Params) -> str | None:
         return None
     if family in REFUSED:
         return REFUSED[family]
+    if header.text(0x00280301).upper() == "YES":
+        return "burned_in_annotation"
     image_type = header.text(0x00080008).upper()
     if params.secondary_captures == "refuse" and ("SCREEN SAVE" in image_type or "SCREENSHOT" in image_type):
         return "screenshot"
@@ -85,25 +87,25 @@ def release(data: bytes, site: str, keys: Keys, params: Params, header: Header |
     header = header or inspect(data, params)
     patient, wanted = _patient(header, site, keys, params)
     try:
-        body, syntax = _rewritten(data, header, patient, wanted)
+        pieces, syntax = _rewritten(data, header, patient, wanted)
     except Unusual:
         data_in_order = lenient.in_order(data)
         header_in_order = inspect(data_in_order, params)
         try:
-            body, syntax = _rewritten(data_in_order, header_in_order, patient, wanted)
+            pieces, syntax = _rewritten(data_in_order, header_in_order, patient, wanted)
         except Unusual:
             raise BadInput("malformed", "the file does not follow the encoding rules of DICOM") from None
     sop = header.sop_uid if params.retain_uids else keys.uid(header.sop_uid)
     series = header.series_uid if params.retain_uids else keys.uid(header.series_uid)
     study = header.study_uid if params.retain_uids else keys.uid(header.study_uid)
-    released = file_meta(header.sop_class, sop, syntax) + body
+    released = b"".join([file_meta(header.sop_class, sop, syntax), *pieces])
     found = leaks(data, released, params, patient.subject, patient.shift)
     if found:
         raise BadInput("verification_failed", "; ".join(sorted(set(found))[:5]))
     return Released(released, study, series, sop, patient.subject, header)
 
 
-def _rewritten(data: bytes, header: Header, patient: Patient, wanted: tuple[Mark, ...]) -> tuple[bytes, str]:
+def _rewritten(data: bytes, header: Header, patient: Patient, wanted: tuple[Mark, ...]) -> tuple[list[Chunk], str]:
     """The new dataset, and the transfer syntax in which it is."""
     syntax = header.transfer_syntax
     if syntax == dicom.DEFLATED_LITTLE:
@@ -112,7 +114,7 @@ def _rewritten(data: bytes, header: Header, patient: Patient, wanted: tuple[Mark
     if kind is None:
         raise BadInput("unknown_sop_class")
     rewriter = Rewriter(policy.policy_for(kind[0], patient.params), patient, wanted)
-    return b"".join(rewriter.dataset(data, header)), syntax
+    return rewriter.dataset(data, header), syntax
 
 
 @lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
@@ -20,7 +20,6 @@ from tasks.anonymize.forbidden import Found, judge
 from tasks.anonymize.params import Params
 
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-_PEOPLE = (b"PN",)
 _IDS = frozenset(
     {0x00100020, 0x00101000, 0x00101001, 0x00101090, 0x00080050, 0x00200010, 0x00380010, 0x00380060, 0x00401001}
     | {0x00402016, 0x00402017, 0x00400253, 0x00400009, 0x00120040, 0x00120042, 0x00102154, 0x00101040, 0x00321034}
@@ -61,55 +60,103 @@ def leaks(source: bytes, released: bytes, params: Params, subject: str, shift: i
         original = parse(source).elements
     except (Unreadable, struct.error):
         original = _by_pydicom(source)
-    found = list(judge(Found(out.meta, out.elements, out.preamble, out.size - out.end), params, subject))
-    found += _identifiers(original, out.elements, params)
-    found += _dates(original, out.elements, shift)
-    return found
-
-
-def _identifiers(original: list[Element], released: list[Element], params: Params) -> Iterator[str]:
-    names, ids, places, uids, days = harvest(original)
-    strict = _needles(frozenset(names | ids | days))
-    loose = _needles(frozenset(names | ids | days | places))
-    long_ids = _needles(frozenset(needle for needle in ids if len(needle) >= 5))
-    allowed = set()
-    if params.retain_device_identity:
-        allowed |= {0x00181000, 0x00081010, 0x00081080}
-    for _, tag, vr, raw in released:
-        if vr == b"UI":
-            if not params.retain_uids and any(part.strip(b" \0") in uids for part in raw.split(b"\\")):
-                yield f"uid {_tag(tag)}"
-        elif vr in _TEXT:
-            pattern = strict if tag in _TECHNICAL or params.retain_institution_identity else loose
-            if raw and pattern is not None and tag not in allowed and pattern.search(raw[:65536]):
-                yield f"identifier {_tag(tag)}"
-        elif vr in _NUMBERS and long_ids is not None and long_ids.search(raw):
-            yield f"identifier {_tag(tag)}"
-
-
-def harvest(original: Iterable[Element]) -> tuple[set[bytes], set[bytes], set[bytes], set[bytes], set[bytes]]:
-    """The identifiers of a source: names, ids, places, UIDs, dates; each as the bytes in which it stands."""
-    names: set[bytes] = set()
-    ids: set[bytes] = set()
-    places: set[bytes] = set()
     uids: set[bytes] = set()
-    days: set[bytes] = set()
-    for _, tag, vr, raw in original:
-        if not raw:
+    before: dict[tuple[tuple[int, ...], int], bytes] = {}
+    needles: dict[Needles, None] = {}
+    for element in original:
+        kind, found = _HARVESTED.get(element) or _harvest(element)
+        if kind == "":
             continue
+        if kind == "uid":
+            uids |= found
+        else:
+            needles[found] = None
+            if kind == "date":
+                before[element[0], element[1]] = element[3]
+    search = _search(tuple(needles), params, subject)
+    found_here = Found(out.meta, out.elements, out.preamble, out.size - out.end)
+    complaints = list(judge(found_here, params, subject, search.good))
+    for element in out.elements:
+        vr = element[2]
         if vr == b"UI":
-            uids |= {part for part in raw.strip(b" \0").split(b"\\") if not part.startswith(b"1.2.840.10008.")}
-        elif vr == b"PN":
-            names |= {part for part in re.split(rb"[\^=\\ ,.\0]+", raw) if len(part) >= 3}
-        elif vr in _DATES:
-            days |= {part[:8] for part in raw.split(b"\\") if len(part) >= 8}
-        elif tag in _IDS or (tag >> 16 & 1 and vr in (b"LO", b"SH") and tag & 0xFFFF > 0xFF and _idlike(raw)):
-            ids |= _parts(raw)
-        elif tag in _PLACES:
-            places |= _parts(raw)
-    ordinary = _ordinary()
-    common = {name for name in names | ids | places if name.lower() in ordinary}
-    return names - common, ids - common, places - common, uids - {b""}, days
+            if not params.retain_uids and not uids.isdisjoint(_uids(element[3])):
+                complaints.append(f"uid {_tag(element[1])}")
+        elif element not in search.clean and (complaint := search.identifies(element)) is not None:
+            complaints.append(complaint)
+        if vr in _DATES and (complaint := _unmoved(before.get((element[0], element[1])), element, shift)) is not None:
+            complaints.append(complaint)
+    return complaints
+
+
+Needles = frozenset[bytes]
+_NOTHING: Needles = frozenset()
+_HARVESTED: dict[Element, tuple[str, Needles]] = {}
+"""What each element of a source gives, kept because the files of a study say mostly the same. A bounded cache."""
+
+
+def _harvest(element: Element) -> tuple[str, Needles]:
+    """(kind, identifiers) of one element of a source: uid, name, id, place, date, or '' for none."""
+    _, tag, vr, raw = element
+    result: tuple[str, Needles] = ("", _NOTHING)
+    if raw and vr == b"UI":
+        result = "uid", frozenset(part for part in _uids(raw) if part and not part.startswith(b"1.2.840.10008."))
+    elif raw and vr == b"PN":
+        result = "name", frozenset(part for part in re.split(rb"[\^=\\ ,.\0]+", raw) if len(part) >= 3)
+    elif raw and vr in _DATES:
+        result = "date", frozenset(part[:8] for part in raw.split(b"\\") if len(part) >= 8)
+    elif raw and (tag in _IDS or (tag & 0x10000 and vr in (b"LO", b"SH") and tag & 0xFFFF > 0xFF and _idlike(raw))):
+        result = "id", frozenset(_parts(raw))
+    elif raw and tag in _PLACES:
+        result = "place", frozenset(b"\0" + part for part in _parts(raw))
+    if result[0] not in ("", "uid"):
+        # A leading NUL marks the words of places, which machines may share ("GE MEDICAL SYSTEMS").
+        ordinary = _ordinary()
+        result = result[0], frozenset(part for part in result[1] if part.lstrip(b"\0").lower() not in ordinary)
+        if result[0] == "id":
+            result = "id", frozenset(b"\1" + part if len(part) >= 5 else part for part in result[1])
+    if len(_HARVESTED) > 50_000:
+        _HARVESTED.clear()
+    if len(raw) <= 1024:
+        _HARVESTED[element] = result
+    return result
+
+
+class Search:
+    """The search for one set of identifiers, and the elements that it has found clean before."""
+
+    def __init__(self, needles: Iterable[Needles], params: Params) -> None:
+        every = frozenset().union(*needles)
+        bare = {part.lstrip(b"\1") for part in every if not part.startswith(b"\0")}
+        self.strict = _needles(frozenset(bare))
+        self.loose = _needles(frozenset(bare | {part[1:] for part in every if part.startswith(b"\0")}))
+        self.long_ids = _needles(frozenset(part[1:] for part in every if part.startswith(b"\1")))
+        self.only_strict = params.retain_institution_identity
+        self.allowed = {0x00181000, 0x00081010, 0x00081080} if params.retain_device_identity else set()
+        self.clean: set[Element] = set()
+        self.good: set[Element] = set()
+        """Elements in which `forbidden.judge` has found nothing; kept here because it depends on the subject."""
+
+    def identifies(self, element: Element) -> str | None:
+        _, tag, vr, raw = element
+        pattern = None
+        if vr in _TEXT and tag not in self.allowed:
+            pattern = self.strict if tag in _TECHNICAL or self.only_strict else self.loose
+        elif vr in _NUMBERS:
+            pattern = self.long_ids
+        if raw and pattern is not None and pattern.search(raw[:65536]):
+            return f"identifier {_tag(tag)}"
+        if len(self.clean) < 20_000:
+            self.clean.add(element)
+        return None
+
+
+@lru_cache(maxsize=16)
+def _search(needles: tuple[Needles, ...], params: Params, subject: str) -> Search:
+    return Search(needles, params)
+
+
+def _uids(raw: bytes) -> list[bytes]:
+    return [part.strip(b" \0") for part in raw.split(b"\\")] if b"\\" in raw else [raw.strip(b" \0")]
 
 
 def _idlike(raw: bytes) -> bool:
@@ -144,18 +191,15 @@ def _ordinary() -> frozenset[bytes]:
     return frozenset(word.encode() for word in vocabulary())
 
 
-def _dates(original: list[Element], released: list[Element], shift: int) -> Iterator[str]:
+def _unmoved(source: bytes | None, element: Element, shift: int) -> str | None:
     """Every date that is still there must be the source's, moved by the patient's shift."""
-    before = {(path, tag): raw for path, tag, vr, raw in original if vr in _DATES}
-    for path, tag, vr, raw in released:
-        if vr not in _DATES or not raw.strip(b" \0"):
-            continue
-        source = before.get((path, tag))
-        if source is None or raw.strip(b" \0") in (b"19000101", b""):
-            continue
-        for old, new in zip(source.split(b"\\"), raw.split(b"\\"), strict=False):
-            if _moved(old, shift) not in (None, new.strip(b" \0")[:8]):
-                yield f"date {_tag(tag)}"
+    raw = element[3].strip(b" \0")
+    if source is None or raw in (b"19000101", b""):
+        return None
+    for old, new in zip(source.split(b"\\"), raw.split(b"\\"), strict=False):
+        if _moved(old, shift) not in (None, new.strip(b" \0")[:8]):
+            return f"date {_tag(element[1])}"
+    return None
 
 
 @lru_cache(maxsize=4096)
@@ -190,14 +234,36 @@ def parse(data: bytes) -> Parsed:
             raise Unreadable from None
     explicit, order = syntax != b"1.2.840.10008.1.2", ">" if syntax == b"1.2.840.10008.1.2.2" else "<"
     elements: list[Element] = []
-    end, last = at, -1
-    while end < len(data):
-        one, end = _one(data, end, len(data), explicit, order, ())
+    end, last, size = at, -1, len(data)
+    head, long = struct.Struct("<HH2sH").unpack_from, struct.Struct("<L").unpack_from
+    plain = explicit and order == "<"
+    while end < size:
+        if plain:
+            # The common case, written out: a short element of the top level.
+            group, number, vr, length = head(data, end)
+            value = end + 8
+            if vr in _BULK:
+                length, value = long(data, value)[0], end + 12
+            if vr in _PLAIN and value + length <= size and length != 0xFFFFFFFF and group != 0xFFFE:
+                tag = group << 16 | number
+                if tag <= last:
+                    raise Unreadable
+                last, end = tag, value + length
+                elements.append(((), tag, vr, data[value:end] if vr not in _BULK or length <= 1024 else _MUCH))
+                continue
+        one, end = _one(data, end, size, explicit, order, ())
         if one[0][1] <= last:
             raise Unreadable
         last = one[0][1]
         elements += one
-    return Parsed(meta, elements, end, len(data), data[:128])
+    return Parsed(meta, elements, end, size, data[:128])
+
+
+_MUCH = b"more than this parser hands out"
+_BULK = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW"))
+_PLAIN = _BULK | frozenset(
+    b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()  # those of 16-bit length
+)
 
 
 def _one(
