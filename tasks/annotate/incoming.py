@@ -266,8 +266,9 @@ def _write(tables: Tables, masks: Masks, incoming: Path, out: Path, origin: str,
         [int(path.name) for path in kept] + [int(path.name.split("-")[0]) for path in known.values()] + [0]
     )
     target = out / f"{number:04d}-{digest[:16]}"
+    for left in out.glob(".*.part"):  # of a run that was killed
+        shutil.rmtree(left)
     building = out / f".{target.name}.part"
-    shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     for name, rows in tables.items():
         imports.write_table(building / f"{name}.parquet", name, rows)

@@ -74,7 +74,7 @@ def pending(
                 for hip in there:
                     drawn[hip["hip_visit"]].append(named)
     todo = []
-    rows: dict[str, dict[str, Any]] = {row["hip_visit"]: dict(row) for row in hips.to_dict("records")}  # type: ignore[misc]
+    rows = {str(row["hip_visit"]): {str(k): v for k, v in row.items()} for row in hips.to_dict("records")}
     for hip_visit in sorted(drawn):
         hip, masks = rows[hip_visit], drawn[hip_visit]
         other = rows.get(f"{hip['study']}-{'R' if hip['side'] == 'L' else 'L'}")
