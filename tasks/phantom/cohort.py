@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.domain.errors import WrongUse
 from tasks.phantom import masks, records
 from tasks.phantom.dicomfiles import Visit, uid, write
 from tasks.phantom.disease import Population, population
@@ -67,6 +68,8 @@ def write_cohort(
     each study. `matrix` above 1 writes smaller images (tests).
     """
     out = Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise WrongUse(f"{out} is not empty: phantoms are written to a folder of their own")
     for name in ("dicom", "annotations", "truth"):
         (out / name).mkdir(parents=True, exist_ok=True)
     cohort = population(patients, seed, preset)

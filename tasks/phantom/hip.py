@@ -317,7 +317,7 @@ def implant(canvas: Canvas, hip: HipState) -> None:
         (x - a[0] - along * axis[0]) ** 2 + (y - a[1] - along * axis[1]) ** 2 + (z - a[2] - along * axis[2]) ** 2
     )
     gap = (
-        gap - (stem.radius_a + along * (stem.radius_b - stem.radius_a)) + 3 * wobble((x, y, z), (*hip.key, 9), 26.0)
+        gap - (stem.radius_a + along * (stem.radius_b - stem.radius_a)) + 3 * wobble((x, y, z), (*hip.key, 9), 40.0)
     ).astype(np.float32)
-    canvas.paint(box, np.exp(-((gap - 2.5) ** 2) / np.float32(8)) * np.float32(0.9), (1.5, 1.4, 1.3))
+    canvas.paint(box, np.exp(-((gap - 2.5) ** 2) / np.float32(24)) * np.float32(0.7), (1.3, 1.2, 1.1))
     canvas.paint(box, inside(gap, 3.0), "air")

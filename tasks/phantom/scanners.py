@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class Protocol:
     train: int
     options: str
     image_type: tuple[str, ...]
-    noise: float
+    noise: float  # SD relative to fat on T1
 
 
 @dataclass(frozen=True)
@@ -49,213 +49,51 @@ class Scanner:
     protocols: tuple[Protocol, ...]
 
 
-def _mr(
-    name: SeriesName,
-    description: str,
-    protocol: str,
-    shape: tuple[int, int, int],
-    spacing: tuple[float, float, float],
-    thickness: float,
-    **physics: object,
-) -> Protocol:
-    return Protocol(name, description, protocol, shape=shape, spacing=spacing, thickness=thickness, **physics)  # type: ignore[arg-type]
+def _protocols(*rows: tuple[Any, ...]) -> tuple[Protocol, ...]:
+    return tuple(Protocol(*row) for row in rows)
 
 
+_SIEMENS_2D, _SIEMENS_3D = ("ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D"), ("ORIGINAL", "PRIMARY", "M", "NORM")
+_GE = ("ORIGINAL", "PRIMARY", "OTHER")
+
+# fmt: off
+# Each row: series, SeriesDescription, ProtocolName, (ScanningSequence, SequenceVariant), (slices, rows, columns), mm
+# between them, thickness in mm, | TR, TE, TI in ms, flip angle, echo train, ScanOptions, ImageType, noise
 SIEMENS = Scanner(
-    "siemens",
-    "SIEMENS",
-    "Skyra",
-    "syngo MR E11",
-    3.0,
-    620.0,
-    12,
-    False,
-    "ascending",
-    0.0,
-    (
-        _mr(
-            "t1",
-            "t1_tse_cor_bil",
-            "t1_tse_cor_bil",
-            (13, 208, 256),
-            (4.0, 1.38, 1.38),
-            3.6,
-            sequence=("SE", "SK\\SP"),
-            tr=610.0,
-            te=11.0,
-            ti=None,
-            flip=150.0,
-            train=3,
-            options="",
-            image_type=("ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D"),
-            noise=0.026,
-        ),
-        _mr(
-            "stir",
-            "t2_tirm_cor_bil",
-            "t2_tirm_cor_bil",
-            (13, 208, 256),
-            (4.0, 1.38, 1.38),
-            3.6,
-            sequence=("IR\\SE", "SK\\SP\\MP"),
-            tr=4650.0,
-            te=42.0,
-            ti=220.0,
-            flip=150.0,
-            train=9,
-            options="",
-            image_type=("ORIGINAL", "PRIMARY", "M", "NORM", "DIS2D"),
-            noise=0.032,
-        ),
-        _mr(
-            "ce",
-            "t1_vibe_fs_cor_post",
-            "t1_vibe_fs_cor_p2_KM",
-            (44, 140, 272),
-            (1.25, 1.05, 1.05),
-            1.25,
-            sequence=("GR", "SP\\OSP"),
-            tr=4.6,
-            te=1.9,
-            ti=None,
-            flip=10.0,
-            train=1,
-            options="PFP\\FS",
-            image_type=("ORIGINAL", "PRIMARY", "M", "NORM"),
-            noise=0.028,
-        ),
+    "siemens", "SIEMENS", "Skyra", "syngo MR E11", 3.0, 620.0, 12, False, "ascending", 0.0,
+    _protocols(
+        ("t1", "t1_tse_cor_bil", "t1_tse_cor_bil", ("SE", "SK\\SP"), (13, 208, 256), (4.0, 1.38, 1.38), 3.6,
+         610.0, 11.0, None, 150.0, 3, "", _SIEMENS_2D, 0.026),
+        ("stir", "t2_tirm_cor_bil", "t2_tirm_cor_bil", ("IR\\SE", "SK\\SP\\MP"), (13, 208, 256), (4.0, 1.38, 1.38),
+         3.6, 4650.0, 42.0, 220.0, 150.0, 9, "", _SIEMENS_2D, 0.032),
+        ("ce", "t1_vibe_fs_cor_post", "t1_vibe_fs_cor_p2_KM", ("GR", "SP\\OSP"), (40, 140, 272), (1.35, 1.05, 1.05),
+         1.35, 4.6, 1.9, None, 10.0, 1, "PFP\\FS", _SIEMENS_3D, 0.028),
     ),
 )
 GE = Scanner(
-    "ge",
-    "GE MEDICAL SYSTEMS",
-    "DISCOVERY MR450",
-    "25\\LX\\MR Software release:DV25.1_R02",
-    1.5,
-    2600.0,
-    16,
-    True,
-    "interleaved",
-    3.0,
-    (
-        _mr(
-            "t1",
-            "COR T1 FSE HIPS",
-            "HIPS BILAT AVN/4",
-            (12, 208, 256),
-            (4.4, 1.40625, 1.40625),
-            4.0,
-            sequence=("SE", "SK"),
-            tr=540.0,
-            te=13.2,
-            ti=None,
-            flip=90.0,
-            train=3,
-            options="FAST_GEMS\\NPW\\TRF_GEMS\\FILTERED_GEMS",
-            image_type=("ORIGINAL", "PRIMARY", "OTHER"),
-            noise=0.034,
-        ),
-        _mr(
-            "stir",
-            "COR STIR HIPS",
-            "HIPS BILAT AVN/4",
-            (12, 208, 256),
-            (4.4, 1.40625, 1.40625),
-            4.0,
-            sequence=("SE\\IR", "SK"),
-            tr=4100.0,
-            te=48.0,
-            ti=155.0,
-            flip=90.0,
-            train=12,
-            options="FAST_GEMS\\SEQ_GEMS\\IR",
-            image_type=("ORIGINAL", "PRIMARY", "OTHER"),
-            noise=0.038,
-        ),
-        _mr(
-            "ce",
-            "COR LAVA +C",
-            "HIPS BILAT AVN/4",
-            (38, 136, 264),
-            (1.4, 1.1, 1.1),
-            1.4,
-            sequence=("GR", "SS\\SK"),
-            tr=5.2,
-            te=2.4,
-            ti=None,
-            flip=12.0,
-            train=1,
-            options="FAST_GEMS\\FS\\EDR_GEMS\\ACC_GEMS",
-            image_type=("ORIGINAL", "PRIMARY", "OTHER"),
-            noise=0.032,
-        ),
+    "ge", "GE MEDICAL SYSTEMS", "DISCOVERY MR450", "25\\LX\\MR Software release:DV25.1_R02", 1.5, 2600.0, 16, True,
+    "interleaved", 3.0,
+    _protocols(
+        ("t1", "COR T1 FSE HIPS", "HIPS BILAT AVN/4", ("SE", "SK"), (12, 208, 256), (4.4, 1.40625, 1.40625), 4.0,
+         540.0, 13.2, None, 90.0, 3, "FAST_GEMS\\NPW\\TRF_GEMS\\FILTERED_GEMS", _GE, 0.034),
+        ("stir", "COR STIR HIPS", "HIPS BILAT AVN/4", ("SE\\IR", "SK"), (12, 208, 256), (4.4, 1.40625, 1.40625), 4.0,
+         4100.0, 48.0, 155.0, 90.0, 12, "FAST_GEMS\\SEQ_GEMS\\IR", _GE, 0.038),
+        ("ce", "COR LAVA +C", "HIPS BILAT AVN/4", ("GR", "SS\\SK"), (36, 136, 264), (1.5, 1.1, 1.1), 1.5,
+         5.2, 2.4, None, 12.0, 1, "FAST_GEMS\\FS\\EDR_GEMS\\ACC_GEMS", _GE, 0.032),
     ),
 )
 PHILIPS = Scanner(
-    "philips",
-    "Philips Medical Systems",
-    "Ingenia",
-    "5.3.1\\5.3.1.0",
-    3.0,
-    1150.0,
-    12,
-    False,
-    "descending",
-    5.0,
-    (
-        _mr(
-            "t1",
-            "T1W_TSE_COR",
-            "T1W_TSE_COR",
-            (12, 212, 264),
-            (4.3, 1.34, 1.34),
-            3.9,
-            sequence=("SE", "SK"),
-            tr=585.0,
-            te=9.5,
-            ti=None,
-            flip=90.0,
-            train=4,
-            options="PFF\\SP",
-            image_type=("ORIGINAL", "PRIMARY", "M_SE", "M", "SE"),
-            noise=0.026,
-        ),
-        _mr(
-            "stir",
-            "STIR_longTE_COR",
-            "STIR_longTE_COR",
-            (12, 212, 264),
-            (4.3, 1.34, 1.34),
-            3.9,
-            sequence=("IR\\SE", "SK"),
-            tr=4300.0,
-            te=60.0,
-            ti=210.0,
-            flip=90.0,
-            train=14,
-            options="OTHER",
-            image_type=("ORIGINAL", "PRIMARY", "M_IR", "M", "IR"),
-            noise=0.034,
-        ),
-        _mr(
-            "ce",
-            "eTHRIVE_COR_GD",
-            "eTHRIVE_COR_GD",
-            (40, 136, 264),
-            (1.35, 1.08, 1.08),
-            1.35,
-            sequence=("GR", "SP"),
-            tr=5.5,
-            te=2.7,
-            ti=None,
-            flip=10.0,
-            train=1,
-            options="FS\\PFP",
-            image_type=("ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"),
-            noise=0.028,
-        ),
+    "philips", "Philips Medical Systems", "Ingenia", "5.3.1\\5.3.1.0", 3.0, 1150.0, 12, False, "descending", 5.0,
+    _protocols(
+        ("t1", "T1W_TSE_COR", "T1W_TSE_COR", ("SE", "SK"), (12, 212, 264), (4.3, 1.34, 1.34), 3.9,
+         585.0, 9.5, None, 90.0, 4, "PFF\\SP", ("ORIGINAL", "PRIMARY", "M_SE", "M", "SE"), 0.026),
+        ("stir", "STIR_longTE_COR", "STIR_longTE_COR", ("IR\\SE", "SK"), (12, 212, 264), (4.3, 1.34, 1.34), 3.9,
+         4300.0, 60.0, 210.0, 90.0, 14, "OTHER", ("ORIGINAL", "PRIMARY", "M_IR", "M", "IR"), 0.034),
+        ("ce", "eTHRIVE_COR_GD", "eTHRIVE_COR_GD", ("GR", "SP"), (38, 136, 264), (1.4, 1.08, 1.08), 1.4,
+         5.5, 2.7, None, 10.0, 1, "FS\\PFP", ("ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"), 0.028),
     ),
 )
+# fmt: on
 SCANNERS = (SIEMENS, GE, PHILIPS)
 
 

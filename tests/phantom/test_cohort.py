@@ -10,14 +10,16 @@ import pandas as pd
 import pydicom
 import pytest
 import SimpleITK
+from skimage.draw import polygon
 
 from tasks.domain.disease import EVENTS, LABELS, TREATMENTS
+from tasks.domain.errors import WrongUse
 from tasks.phantom import write_cohort
 from tasks.phantom.__main__ import main
 from tasks.phantom.cohort import _orders
 from tasks.phantom.disease import population
-from tasks.phantom.identity import hospital, person
-from tasks.phantom.masks import drawn
+from tasks.phantom.identity import Register, hospital, person
+from tasks.phantom.masks import drawn, write_rtstruct
 from tasks.phantom.study import render
 
 pytestmark = pytest.mark.xdist_group("phantom-cohort")
@@ -130,3 +132,36 @@ def test_the_command_writes_where_it_is_told(tmp_path, capsys, monkeypatch):
     main([str(tmp_path / "out"), "--patients", "1", "--seed", "2"])
     assert "1 patients" in capsys.readouterr().out
     assert (tmp_path / "out" / "annotations" / "labels.csv").exists()
+
+
+def test_it_does_not_write_among_other_files(tmp_path):
+    (tmp_path / "mine.txt").write_text("kept")
+    with pytest.raises(WrongUse, match="not empty"):
+        write_cohort(tmp_path, 1, seed=1)
+
+
+def test_contours_of_an_rtstruct_enclose_the_mask_they_were_drawn_from(tmp_path):
+    order = _one_order()
+    rendered = render(order.plan)
+    series, shapes = rendered.series[0], drawn(rendered, 0, order.seed)
+    write_rtstruct(tmp_path / "rt.dcm", order.visit, series, shapes, "a.reader", Register())
+    ds = pydicom.dcmread(tmp_path / "rt.dcm")
+    names = {roi.ROINumber: roi.ROIName for roi in ds.StructureSetROISequence}
+    for roi in ds.ROIContourSequence:
+        label, side = names[roi.ReferencedROINumber].split("_")
+        again = np.zeros(series.pixels.shape, bool)
+        for contour in roi.ContourSequence:
+            points = np.array(contour.ContourData, float).reshape(-1, 3)
+            index = (points - series.affine[:3, 3]) @ np.linalg.inv(series.affine[:3, :3]).T
+            rows, columns = polygon(index[:, 1], index[:, 2], series.pixels.shape[1:])
+            again[round(index[0, 0]), rows, columns] ^= True
+        mask = shapes[side, label]
+        assert 2 * (again & mask).sum() / (again.sum() + mask.sum()) > 0.95
+
+
+def _one_order():
+    made = population(1, 5)
+    own = made.patients.iloc[0]
+    return next(
+        _orders(Path("."), made, [person("x", 5, 0, own["sex"], own["age"], 10)], hospital("x", 5), 5, "x", 1.5)
+    )
