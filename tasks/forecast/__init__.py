@@ -7,8 +7,8 @@ Writes models/forecast/ (fold<k>.safetensors + .json, ensemble.json, inputs.json
 
 The loss is the discrete-time hazard over intervals of the horizon, so that a hip that was lost before the horizon still
 counts for the intervals it was seen in; a loss on known labels alone would throw it away.
-Imputation, scaling, baseline, LSTM and distance are fitted per fold on its training patients; the calibration of a
-fold's predictions is fitted on the other folds' out-of-fold predictions.
+Imputation, scaling, baselines, LSTM, distance and the calibration of a fold's out-of-fold predictions are fitted on the
+patients outside that fold alone (the last by an inner cross-validation): a label has no way to its own prediction.
 """
 
 from tasks.forecast.forecast import run

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from tasks.domain.hip import RESEARCH_ONLY
 from tasks.forecast import hazard
 from tasks.forecast.hazard import Array
-from tasks.forecast.member import Fitted, Table, one_column, risk_of_column, train
+from tasks.forecast.member import Fitted, Table, corrections, one_column, risk_of_column, train
 from tasks.forecast.params import Params
-from tasks.nets.forecaster import Ensemble, Member
+from tasks.nets.forecaster import Ensemble
 from tasks.store import tables
 from tasks.store.files import read_json, replacing, write_json, write_text
 from tasks.store.items import Mapper
@@ -44,9 +44,8 @@ def run(params: Params, mapper: Mapper) -> None:
     fitted = fit_members(table, folds, left_out, params, mapper)
     raw = {name: np.full(len(frame), np.nan) for name in ("risk", "lr_last", *BASELINES)}
     _predict_raw(raw, frame, table, folds, left_out, fitted, names, params)
-    amount = _choose_amounts(raw, table, folds, left_out, fitted, params)
-    ensemble = _assemble(fitted, table, folds, names, frame, amount, raw, params)
-    predictions = _predictions(ensemble, frame, raw, folds, left_out, params)
+    ensemble = _assemble(fitted, table, folds, names, frame, raw, params)
+    predictions = _predictions(ensemble, frame, raw, folds, fitted)
     _write(ensemble, fitted, predictions, params)
 
 
@@ -117,6 +116,11 @@ def _predict_raw(
             x = result.member.standardize(table.vectors[which])
             weight, alpha = result.last_visit
             found = {"lr_last": hazard.risk(x @ weight, alpha)}
+            if into is None:
+                rows, member = table.rows(which), result.member
+                past = rows.past(x)
+                more = member.amount * corrections(member.residual, rows, past) if member.amount else 0.0
+                found["risk"] = member.risks(past @ member.weight + more)
             for baseline, place in places.items():
                 kept = table.rows(inside)
                 one = one_column(kept.vectors[:, place], kept.data, 1e-2, params.min_events)
@@ -131,122 +135,31 @@ def _predict_raw(
             raw[key][others] = np.mean(parts, axis=0)
 
 
-def _scores(member: Member, table: Table, amount: float) -> Array:
-    """(N,) scores of rows that are sorted by hip and time."""
-    out = np.full(len(table.days), np.nan)
-    member.amount = amount
-    years = table.years
-    for hip in np.unique(table.hips):
-        places = np.flatnonzero(table.hips == hip)
-        out[places] = member.scores(table.vectors[places], years[places])
-    return out
-
-
-def _choose_amounts(
-    raw: dict[str, Array], table: Table, folds: np.ndarray, left_out: list[str], fitted: dict[str, Fitted],
-    params: Params,
-) -> float:  # fmt: skip
-    """How much of the residual to use, by the likelihood of patients left out; for a fold's own out-of-fold
-    predictions by the other folds alone. Fills raw['risk'] of training rows; returns the ensemble's amount."""
-    gains: dict[str, Array] = {}
-    both: dict[str, tuple[Array, Array]] = {}
-    for name in left_out:
-        rows, member = table.rows(folds == name), fitted[name].member
-        base, full = _scores(member, rows, 0.0), _scores(member, rows, 1.0)
-        both[name] = base, full
-        gains[name] = np.array(
-            [hazard.log_likelihood(base + a * (full - base), member.alpha, rows.data) for a in params.amounts]
-        )
-    if not left_out:
-        return 0.0
-
-    def best(of: list[str]) -> float:
-        total = np.sum([gains[name] for name in of], axis=0)
-        return float(params.amounts[int(np.argmax(total))])
-
-    for name in left_out:
-        base, full = both[name]
-        amount = best([n for n in left_out if n != name] or left_out)
-        fitted[name].facts["amount_out_of_fold"] = amount
-        raw["risk"][folds == name] = fitted[name].member.risks(base + amount * (full - base))
-    chosen = best(left_out) if not all(f.reason for f in fitted.values()) else 0.0
-    for result in fitted.values():
-        result.member.amount = chosen
-    return chosen
-
-
 def _assemble(
-    fitted: dict[str, Fitted], table: Table, folds: np.ndarray, names: list[str], frame: pd.DataFrame, amount: float,
-    raw: dict[str, Array], params: Params,
-) -> Ensemble:  # fmt: skip
-    training = np.isin(folds, list(fitted))
-    far = [fitted[f].member.distance(table.vectors[folds == f]) for f in fitted if (folds == f).any()]
-    limit = float(np.quantile(np.concatenate(far), params.distance_quantile)) if far else 0.0
-    measured = np.isfinite(table.vectors[training])
-    flags = {role: names.index(f"missing_{role}") for role in params.required_roles if f"missing_{role}" in names}
-    usual_roles = [r for r, i in flags.items() if training.any() and np.nanmean(table.vectors[training, i]) < 0.5]
-    usual = measured.mean(axis=0) > 0.5 if training.any() else np.ones(len(names), dtype=bool)
-    line = hazard.platt(raw["risk"][training], table.label[training], params.min_events)
-    known = table.label[training]
-    facts = {
-        "kind": "onfh-progression-forecaster",
-        "members": [f"fold{name}" for name in fitted],
-        "features": names,
-        "horizon_days": float(frame["horizon_days"].median()) if len(frame) else None,
-        "amount": amount,
-        "calibration": {"intercept": line[0], "slope": line[1]},
-        "interval": params.interval,
-        "required_roles": usual_roles,
-        "max_missing_share": params.max_missing_share,
-        "usual": [bool(u) for u in usual],
-        "distance_limit": max(limit * params.distance_margin, 1.0) if far else 1e9,
-        "trained_on": {
-            "patients": len(set(table.patients[training])), "hip_visits": int(training.sum()),
-            "known_labels": int(np.isfinite(known).sum()), "progressions": int(np.nansum(known)),
-        },
-        "reasons": {f"fold{name}": result.reason for name, result in fitted.items() if result.reason},
-        "notice": RESEARCH_ONLY,
-    }  # fmt: skip
-    return Ensemble({f"fold{name}": result.member for name, result in fitted.items()}, facts)
-
-
-def _predictions(
-    ensemble: Ensemble,
+    fitted: dict[str, Fitted],
+    table: Table,
+    folds: np.ndarray,
+    names: list[str],
     frame: pd.DataFrame,
     raw: dict[str, Array],
-    folds: np.ndarray,
-    left_out: list[str],
     params: Params,
-) -> pd.DataFrame:
-    """Out of fold for training rows, each fold calibrated by the others; the ensemble for the rest."""
-    label = frame["label"].to_numpy(dtype=np.float64)
-    training = np.isin(folds, left_out)
-    parts, facts = [], ensemble.facts
-    for name in left_out:
+) -> Ensemble:
+    """Of training rows by the member that did not see the patient, calibrated by what that member did see; of the
+    rest by the ensemble."""
+    training = np.isin(folds, list(fitted))
+    parts = []
+    for name, result in fitted.items():
         own = folds == name
-        others = training & ~own if len(left_out) > 1 else training
-        line = hazard.platt(raw["risk"][others], label[others], params.min_events)
-        alone = Ensemble({f"fold{name}": ensemble.members[f"fold{name}"]}, facts | {
-            "calibration": {"intercept": line[0], "slope": line[1]}})  # fmt: skip
-        part = alone.predict(frame[own]).set_axis(frame.index[own])
-        # The amount of the residual that the other folds chose, not the one that this fold had a say in.
-        risk = hazard.calibrated(raw["risk"][own], line)
-        part["risk_low"], part["risk_high"] = np.minimum(part["risk_low"], risk), np.maximum(part["risk_high"], risk)
-        part["risk"] = risk
-        parts.append(part)
-    if (~training).any():
-        parts.append(ensemble.predict(frame[~training]).set_axis(frame.index[~training]))
-    out = pd.concat(parts).sort_index() if parts else pd.DataFrame(columns=["hip_visit", "risk"])
+        line = {"intercept": result.line[0], "slope": result.line[1]}
+        alone = Ensemble({f"fold{name}": result.member}, ensemble.facts | {"calibration": line})
+        parts.append(alone.predict(frame[own]).set_axis(frame.index[own]))
+    parts.append(ensemble.predict(frame[~training]).set_axis(frame.index[~training]))
+    out = pd.concat([part for part in parts if len(part)] or parts[:1]).sort_index()
     for column in ("hip", "subject", "side", "fold", "days", "label", "horizon_days"):
         out[column] = frame[column]
     for name, values in raw.items():
         if name != "risk" and np.isfinite(values).any():
             out[f"risk_{name}"] = values
-            for fold in [*left_out, None]:
-                which = ~training if fold is None else folds == fold
-                seen = training & ~which if len(left_out) > 1 else training
-                line = hazard.platt(values[seen], label[seen], params.min_events)
-                out.loc[which, f"risk_{name}"] = hazard.calibrated(values[which], line)
     return out
 
 
@@ -269,7 +182,7 @@ def _write(
     )
     tables.write("predictions", PREDICTIONS, predictions, sort_by=["subject", "side", "days", "hip_visit"])
     found = measure(predictions, params)
-    kept = ("amount", "calibration", "distance_limit", "trained_on", "reasons")
+    kept = ("amounts", "calibration", "distance_limit", "trained_on", "reasons")
     found["ensemble"] = {name: ensemble.facts[name] for name in kept}
     found |= {"folds": {f"fold{name}": result.facts for name, result in fitted.items()}, "notice": RESEARCH_ONLY}
     write_json(REPORTS / "metrics.json", found)
@@ -303,9 +216,8 @@ def measure(predictions: pd.DataFrame, params: Params) -> dict[str, Any]:
         if known.empty:
             continue
         sets[part] = {}
-        for column in [
-            c for c in known if c == "risk" or (c.startswith("risk_") and c not in ("risk_low", "risk_high"))
-        ]:
+        names = [str(name) for name in known.columns]
+        for column in ["risk", *(n for n in names if n.startswith("risk_") and n not in ("risk_low", "risk_high"))]:
             row: dict[str, Any] = {}
             for name, statistic in (("auc", metrics.auc), ("brier", metrics.brier)):
                 row |= metrics.clustered_bootstrap(

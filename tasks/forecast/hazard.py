@@ -103,23 +103,38 @@ def risk(score: Array, alpha: Array) -> Array:
     return 1 - np.prod(1 - sigmoid(score[:, None] + alpha), axis=1)
 
 
-def choose_ridge(x: Array, data: Exposure, patients: NDArray, grid: tuple[float, ...], folds: int) -> float:
-    """The penalty with the best likelihood of patients left out."""
-    if len(grid) == 1:
-        return grid[0]
-    names = np.unique(patients)
-    part = dict(zip(names, np.arange(len(names)) % folds, strict=True))
-    where = np.array([part[p] for p in patients])
-    totals = []
+def inner_parts(patients: NDArray, folds: int) -> NDArray[np.intp]:
+    """The part, 0 to folds - 1, that each row's patient is in."""
+    names, codes = np.unique(patients, return_inverse=True)
+    return np.asarray(codes % min(folds, max(len(names), 1)), dtype=np.intp)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The penalty with the best likelihood of patients left out, and their risks and fits at that penalty."""
+
+    ridge: float
+    risks: Array
+    fits: tuple[Fit, ...]
+
+
+def choose_ridge(x: Array, data: Exposure, parts: NDArray, grid: tuple[float, ...]) -> Chosen:
+    best: tuple[float, Chosen] | None = None
     for ridge in grid:
-        total = 0.0
-        for k in range(folds):
-            inside, outside = where != k, where == k
-            if outside.any() and data.event[inside].sum():
-                found = fit(x[inside], data.rows(inside), ridge, steps=12)
-                total += log_likelihood(x[outside] @ found.weight, found.alpha, data.rows(outside))
-        totals.append(total)
-    return grid[int(np.argmax(totals))]
+        total, risks, fits = 0.0, np.full(len(x), np.nan), []
+        for k in range(int(parts.max()) + 1):
+            inside, outside = parts != k, parts == k
+            if not inside.any():
+                inside = outside
+            found = fit(x[inside], data.rows(inside), ridge, steps=12)
+            fits.append(found)
+            score = x[outside] @ found.weight
+            total += log_likelihood(score, found.alpha, data.rows(outside))
+            risks[outside] = risk(score, found.alpha)
+        if best is None or total > best[0]:
+            best = total, Chosen(ridge, risks, tuple(fits))
+    assert best is not None
+    return best[1]
 
 
 def resample(x: Array, data: Exposure, found: Fit, patients: NDArray, n: int, rng: np.random.Generator) -> Array:

@@ -10,7 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.forecast.hazard import Array, Exposure, choose_ridge, fit, resample, sigmoid
+from tasks.forecast.hazard import (
+    Array,
+    Exposure,
+    choose_ridge,
+    fit,
+    inner_parts,
+    log_likelihood,
+    platt,
+    resample,
+    sigmoid,
+)
 from tasks.forecast.params import Params
 from tasks.nets.forecaster import CLIP, YEAR, Member, Residual, with_past
 
@@ -55,6 +65,8 @@ class Fitted:
     member: Member
     last_visit: tuple[Array, Array]
     """Weights and alpha of the baseline that sees the last visit alone."""
+    line: tuple[float, float] = (0.0, 1.0)
+    """Calibration (intercept, slope) from inner cross-validation, for predictions of the fold that was left out."""
     losses: list[float] = field(default_factory=list)
     reason: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -72,8 +84,13 @@ def scaler(vectors: Array) -> tuple[Array, Array, Array]:
 
 
 def train(work: tuple[Table, Params, int]) -> Fitted:
-    """One member on the rows of `work`, which are its training patients alone. Seeded; one thread."""
-    table, params, seed = work
+    """One member on the rows of `work`, which are its training patients alone. Seeded, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(work[1].seed * 1000 + work[2])
+        return _train(*work)
+
+
+def _train(table: Table, params: Params, seed: int) -> Fitted:
     impute, centre, scale = scaler(table.vectors)
     x = np.clip((np.where(np.isfinite(table.vectors), table.vectors, impute) - centre) / scale, -CLIP, CLIP)
     n_features, n_intervals = x.shape[1], table.data.seen.shape[1]
@@ -99,14 +116,34 @@ def train(work: tuple[Table, Params, int]) -> Fitted:
         )
         return Fitted(member, (np.zeros(n_features), member.alpha), reason=reason, facts=facts)
     data, patients = table.data.rows(used), table.patients[used]
-    ridge = choose_ridge(x[used], data, patients, params.ridge, params.inner_folds)
-    last = fit(x[used], data, ridge)
-    ridge_past = choose_ridge(past[used], data, patients, params.ridge, params.inner_folds)
-    found = fit(past[used], data, ridge_past)
+    parts = inner_parts(table.patients, params.inner_folds)
+    plain = choose_ridge(x[used], data, parts[used], params.ridge)
+    last = fit(x[used], data, plain.ridge)
+    chosen = choose_ridge(past[used], data, parts[used], params.ridge)
+    found = fit(past[used], data, chosen.ridge)
     member.weight, member.alpha = found.weight, found.alpha
     member.spread = resample(past[used], data, found, patients, params.resamples, rng)
-    losses = _fit_residual(member, table, past, params, rng)
-    return Fitted(member, (last.weight, last.alpha), losses, "", facts | {"ridge": ridge, "ridge_past": ridge_past})
+    line = platt(chosen.risks, table.label[used], params.min_events)
+    member.amount = _amount(table, past, parts, chosen.fits[0].weight, chosen.fits[0].alpha, params, rng)
+    losses = _fit_residual(residual, table, past, member.weight, member.alpha, params, rng) if member.amount else []
+    facts |= {"ridge": plain.ridge, "ridge_past": chosen.ridge, "amount": member.amount}
+    return Fitted(member, (last.weight, last.alpha), line, losses, "", facts)
+
+
+def _amount(
+    table: Table, past: Array, parts: NDArray, weight: Array, alpha: Array, params: Params, rng: np.random.Generator
+) -> float:
+    """How much of a residual to use: what makes patients likeliest that neither part of the forecaster has seen."""
+    if len(params.amounts) == 1:
+        return params.amounts[0]
+    outside = parts == 0
+    inside = ~outside if (~outside).any() else outside
+    trial = Residual(past.shape[1] // 3, params.hidden)
+    _fit_residual(trial, table.rows(inside), past[inside], weight, alpha, params, rng)
+    rest = table.rows(outside)
+    base, more = past[outside] @ weight, corrections(trial, rest, past[outside])
+    gains = [log_likelihood(base + amount * more, alpha, rest.data) for amount in params.amounts]
+    return float(params.amounts[int(np.argmax(gains))])
 
 
 def _whiten(x: Array, shrinkage: float) -> Array:
@@ -119,41 +156,61 @@ def _whiten(x: Array, shrinkage: float) -> Array:
     return (vectors / np.sqrt(np.maximum(values, 1e-6))).T
 
 
-def _fit_residual(member: Member, table: Table, past: Array, params: Params, rng: np.random.Generator) -> list[float]:
-    """Adam over all hips at once, the logistic part held; hips are padded at their end, where nothing is seen."""
-    names, codes = np.unique(table.hips, return_inverse=True)
-    position = np.zeros(len(codes), dtype=int)
-    for row in range(1, len(codes)):
-        position[row] = position[row - 1] + 1 if codes[row] == codes[row - 1] else 0
-    steps, n_features = int(position.max()) + 1, past.shape[1] // 3
+class _Padded:
+    """Hips side by side, visits in steps: (steps, hips, ...) tensors, padded at the end of shorter hips."""
 
-    def padded(values: Array) -> Tensor:
-        out = np.zeros((steps, len(names), *values.shape[1:]))
-        out[position, codes] = values
+    def __init__(self, table: Table) -> None:
+        names, self.codes = np.unique(table.hips, return_inverse=True)
+        self.hips = len(names)
+        self.position = np.zeros(len(self.codes), dtype=int)
+        for row in range(1, len(self.codes)):
+            self.position[row] = self.position[row - 1] + 1 if self.codes[row] == self.codes[row - 1] else 0
+        self.steps = int(self.position.max()) + 1
+
+    def __call__(self, values: Array) -> Tensor:
+        out = np.zeros((self.steps, self.hips, *values.shape[1:]))
+        out[self.position, self.codes] = values
         return torch.from_numpy(out)
 
-    inputs, changes = padded(past[:, :n_features]), padded(past[:, 2 * n_features :])
-    years = padded(table.years[:, None])
-    offset = padded((past @ member.weight)[:, None] + member.alpha)
-    seen, event = padded(table.data.seen), padded(table.data.event)
-    residual, losses = member.residual.train(), []
-    optimizer = _Adam(list(residual.parameters()), params.learning_rate)
+
+def _unroll(residual: Residual, inputs: Tensor, changes: Tensor, years: Tensor, mask: Tensor | float) -> Tensor:
+    state, out = residual.start(inputs.shape[1]), []
+    for t in range(len(inputs)):
+        correction, state = residual.step(state, inputs[t] * mask, changes[t] * mask, years[t])
+        out.append(correction)
+    return torch.stack(out)
+
+
+def corrections(residual: Residual, table: Table, past: Array) -> Array:
+    """(N,) what the residual adds to each row's score."""
+    place, n_features = _Padded(table), past.shape[1] // 3
+    with torch.no_grad():
+        found = _unroll(
+            residual.eval(), place(past[:, :n_features]), place(past[:, 2 * n_features :]),
+            place(table.years[:, None]), 1.0,
+        )  # fmt: skip
+    return np.asarray(found.numpy()[place.position, place.codes])
+
+
+def _fit_residual(
+    residual: Residual, table: Table, past: Array, weight: Array, alpha: Array, params: Params, rng: np.random.Generator
+) -> list[float]:
+    """Adam over all hips at once, the logistic part held; where a hip is padded nothing is seen."""
+    place, n_features = _Padded(table), past.shape[1] // 3
+    inputs, changes = place(past[:, :n_features]), place(past[:, 2 * n_features :])
+    years, offset = place(table.years[:, None]), place((past @ weight)[:, None] + alpha)
+    seen, event = place(table.data.seen), place(table.data.event)
+    losses: list[float] = []
+    optimizer = _Adam(list(residual.train().parameters()), params.learning_rate)
     for _ in range(params.epochs):
         # The same entries are hidden at all visits of a hip, or the change would show them.
-        kept = (rng.random((len(names), n_features)) >= params.input_dropout) / (1 - params.input_dropout)
-        mask = torch.from_numpy(kept)
-        state, corrections = residual.start(len(names)), []
-        for t in range(steps):
-            correction, state = residual.step(state, inputs[t] * mask, changes[t] * mask, years[t])
-            corrections.append(correction)
-        eta = offset + torch.stack(corrections)[:, :, None]
+        kept = (rng.random((place.hips, n_features)) >= params.input_dropout) / (1 - params.input_dropout)
+        eta = offset + _unroll(residual, inputs, changes, years, torch.from_numpy(kept))[:, :, None]
         loss = (seen * torch.nn.functional.binary_cross_entropy_with_logits(eta, event, reduction="none")).sum()
         loss = loss / seen.sum()
         # What holds a small cohort back is a small head; the LSTM's own weights need no decay.
-        gradients = torch.autograd.grad(
-            loss + params.weight_decay * (residual.head.weight**2).sum(), optimizer.parameters
-        )  # fmt: skip
-        optimizer.step(gradients)
+        penalty = params.weight_decay * (residual.head.weight**2).sum()
+        optimizer.step(torch.autograd.grad(loss + penalty, optimizer.parameters))
         losses.append(float(loss.detach()))
     residual.eval()
     return losses

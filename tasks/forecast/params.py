@@ -26,7 +26,7 @@ class Params(Section):
     input_dropout: Share
     """Share of the vector's entries hidden from the residual, the same ones at all visits of a hip."""
     amounts: tuple[Share, ...]
-    """Shares of the residual among which out-of-fold likelihood chooses; 0 is the logistic baseline alone."""
+    """Shares of the residual among which the likelihood of patients left out chooses; 0 is the logistic part alone."""
     resamples: PositiveInt
     """Resamples of patients behind each estimate's interval."""
     interval: Share
