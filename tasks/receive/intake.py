@@ -18,6 +18,7 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -143,7 +144,7 @@ class Intake:
         """Keep the bytes of one file. With `durable` they are on disk on return; else when `sync` was called."""
         parts = [data] if isinstance(data, bytes) else list(data)
         path = self._place(site, origin)
-        partial = path.with_suffix(".part")
+        partial = f"{path}.part"
         handle = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         digest, size = hashlib.sha256(), 0
         try:
@@ -158,8 +159,9 @@ class Intake:
                 os.fsync(handle)  # after the rename, so that one commit of the file system's journal holds both
                 _sync_folder(path.parent)
         except OSError:
-            partial.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            for name in (partial, path):
+                with suppress(FileNotFoundError):
+                    os.unlink(name)
             raise
         finally:
             os.close(handle)
@@ -173,7 +175,7 @@ class Intake:
             return self.write(source.read_bytes(), site, origin, durable=False)
         path = self._place(site, origin)
         if not move or not _renamed(source, path):
-            partial = path.with_suffix(".part")
+            partial = path.with_name(f"{path.name}.part")
             try:
                 shutil.copyfile(source, partial)
                 os.rename(partial, path)
@@ -233,7 +235,7 @@ class Intake:
             elif item.arrival is None:
                 outcomes[n] = self._hold(item, item.reason, item.detail)
         for item in received:
-            item.path.unlink(missing_ok=True)
+            os.unlink(item.path)
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _hold(self, item: Received, reason: str, detail: str, row_key: str | None = None) -> Outcome:
@@ -274,24 +276,24 @@ class _Spool:
 
     zone: Path
     received: Sequence[Received]
-    _folders: set[Path] = field(default_factory=set)
+    _folders: set[str] = field(default_factory=set)
 
     def put(self, index: int, row_key: str) -> str:
         item = self.received[index]
         assert item.arrival is not None
-        folder = self.folder(door_of(item.site, item.origin), row_key)
+        relative = self._relative(door_of(item.site, item.origin), row_key)
         name = hashlib.sha256(item.arrival.sop_uid.encode()).hexdigest()[:32] + ".dcm"
-        _link(item.path, folder / name)
-        return (folder / name).relative_to(self.zone).as_posix()
+        _link(item.path, self.zone / relative / name)
+        return f"{relative}/{name}"
 
     def carry(self, path: str, row_key: str) -> str | None:
         source = self.zone / path
-        target = self.folder(source.parent.parent.name, row_key) / source.name
+        relative = self._relative(source.parent.parent.name, row_key)
         try:
-            _link(source, target)
+            _link(source, self.zone / relative / source.name)
         except FileNotFoundError:
             return None
-        return target.relative_to(self.zone).as_posix()
+        return f"{relative}/{source.name}"
 
     def same(self, index: int, path: str) -> bool:
         """The same dataset under another preamble or file meta, as when a file is sent again by another node."""
@@ -302,17 +304,18 @@ class _Spool:
             return False
 
     def sync(self) -> None:
-        for folder in self._folders:
-            _sync_folder(folder)
-        for parent in {folder.parent for folder in self._folders}:
-            _sync_folder(parent)
+        for relative in self._folders:
+            _sync_folder(self.zone / relative)
+        for parent in {relative.rpartition("/")[0] for relative in self._folders}:
+            _sync_folder(self.zone / parent)
 
-    def folder(self, door: str, row_key: str) -> Path:
-        folder = self.zone / "spool" / door / row_key
-        if folder not in self._folders:
-            _private(folder)
-            self._folders.add(folder)
-        return folder
+    def _relative(self, door: str, row_key: str) -> str:
+        """The folder of a version, made; relative to the zone."""
+        relative = f"spool/{door}/{row_key}"
+        if relative not in self._folders:
+            _private(self.zone / relative)
+            self._folders.add(relative)
+        return relative
 
 
 def carrier(zone: Path) -> _Spool:

@@ -140,7 +140,11 @@ class Receiver:
             self._server = ae.make_server(
                 address,
                 ssl_context=_tls(self.settings),
-                evt_handlers=[(evt.EVT_C_STORE, self._store), (evt.EVT_C_ECHO, _echo)],
+                evt_handlers=[
+                    (evt.EVT_C_STORE, self._store),
+                    (evt.EVT_C_ECHO, _echo),
+                    (evt.EVT_CONN_OPEN, _read_whole_pdus),
+                ],
                 server_class=_Server,
             )
         except OSError as error:
@@ -281,6 +285,25 @@ class _Server(ThreadedAssociationServer):
                 raise
             client.settimeout(None)
         return client, address
+
+
+def _read_whole_pdus(event: Event) -> None:
+    """Read a PDU with a few calls: pynetdicom reads 4 kB at a time, and gives up the interpreter each time."""
+    wrapped: Any = event.assoc.dul.socket
+
+    def recv(wanted: int) -> bytearray:
+        data = bytearray(wanted)
+        view, at = memoryview(data), 0
+        while at < wanted:
+            got = wrapped.socket.recv_into(view[at:])
+            if not got:
+                view.release()
+                del data[at:]
+                return data
+            at += got
+        return data
+
+    wrapped.recv = recv
 
 
 def _echo(event: Event) -> int:

@@ -39,7 +39,13 @@ def association(
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
     ae.add_requested_context(MR, syntaxes or SYNTAXES[:1])
     ae.add_requested_context("1.2.840.10008.1.1")
-    return ae.associate("127.0.0.1", port, ae_title=called, **tls)  # type: ignore[arg-type]
+    sender = ae.associate("127.0.0.1", port, ae_title=called, **tls)  # type: ignore[arg-type]
+    if sender.is_established:
+        # On a busy machine pynetdicom's sender takes an answer for a request and drops it: keep its reactor paused.
+        sender._reactor_checkpoint.clear()
+        eventually(lambda: sender._is_paused)
+        sender._reactor_checkpoint.set = lambda: None  # type: ignore[method-assign]
+    return sender
 
 
 def send(port: int, datasets: list[Dataset], **how: object) -> list[int]:
