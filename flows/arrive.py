@@ -16,7 +16,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import prefect
 from rich.console import Console
 
@@ -229,7 +228,9 @@ def score(studies: list[str], console: Console | None = None) -> list[dict[str, 
 # ---- annotations ----------------------------------------------------------------------------------------------------
 
 
-def take_annotations(src: Path, origin: str = "hospital") -> dict[str, Any]:
+def take_annotations(
+    src: Path, origin: str = "hospital", site: str | None = None, partial: bool = False
+) -> dict[str, Any]:
     """Import a folder of clinical tables, masks and exports: pseudonymized and shifted with the images' keys."""
     from tasks.annotate import intake
     from tasks.keys import Keys
@@ -239,11 +240,10 @@ def take_annotations(src: Path, origin: str = "hospital") -> dict[str, Any]:
     if not src.exists():
         raise WrongUse(f"{src} is not there")
     settings = Settings().ensure()
-    summary = intake(src, keys=Keys.open(), site=settings.site, identified=settings.identified, origin=origin)
-    return summary.as_dict()
-
-
-def history_of(subjects: pd.Series | list[str]) -> pd.DataFrame:
-    """All usable hip-visits of `subjects`, old and new."""
-    hips = known.hips()
-    return hips[hips["subject"].isin(list(subjects)) & (hips["status"] == "ok")].reset_index(drop=True)
+    found = intake(
+        src, keys=Keys.open(), site=site or settings.site, identified=settings.identified, origin=origin,
+        partial=partial,
+    ).as_dict()  # fmt: skip
+    counts = found.pop("counts")
+    return {"import": found["import"], "existing": found["existing"], **counts, "accepted": sum(counts.values()),
+            "refused": found["refused"], "notes": found["notes"]}  # fmt: skip

@@ -132,13 +132,15 @@ def ingest(
 def annotate(
     src: Annotated[Path, typer.Argument(help="A folder or file: tables, masks, exports.")],
     origin: Annotated[str, typer.Option(help="hospital or phantom.")] = "hospital",
+    site: Annotated[str | None, typer.Option(help="Site of rows that name none; default: OSTEOFLOW_SITE.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Take the good rows of a table with bad ones.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import labels, masks, treatments and outcomes."""
+    """Import labels, masks, treatments and outcomes. A table with a refused row is not taken, unless --partial."""
     prepare()
     from flows.arrive import take_annotations
 
-    summary = take_annotations(src, origin=origin)
+    summary = take_annotations(src, origin=origin, site=site, partial=partial)
     _report(summary, as_json, title="annotate", columns=("what", "count"))
     if summary.get("refused"):
         raise typer.Exit(1)
@@ -320,6 +322,66 @@ def rotate_key(
 
     rotate(getpass.getuser(), reason, key_file)
     console.print("rotated: secrets are wrapped under the new key, pseudonyms and folds are unchanged")
+
+
+quarantine = typer.Typer(help="What was held back, and what becomes of it.", no_args_is_help=True)
+app.add_typer(quarantine, name="quarantine")
+
+Why = Annotated[str, typer.Option(help="Why; kept with the decision.")]
+
+
+@quarantine.command(name="list")
+def quarantine_list(as_json: AsJson = False) -> None:
+    """Everything that is held, with its reason."""
+    prepare()
+    from tasks.ledger import Ledger
+    from tasks.receive import show
+
+    ledger = Ledger.open()
+    held = [show(ledger, entry.key) for entry in ledger.quarantine_entries()]
+    if as_json:
+        print(json.dumps(held, indent=1))
+        return
+    table = Table("key", "what", "reason", "detail", "may be released")
+    for entry in held:
+        may = "yes" if entry["releasable"] else "no"
+        table.add_row(entry["key"], entry["what"], entry["reason"], entry["detail"], may)
+    console.print(table)
+
+
+@quarantine.command(name="show")
+def quarantine_show(key: Annotated[str, typer.Argument()]) -> None:
+    """One entry."""
+    prepare()
+    from tasks.ledger import Ledger
+    from tasks.receive import show
+
+    console.print_json(data=show(Ledger.open(), key))
+
+
+@quarantine.command(name="release")
+def quarantine_release(key: Annotated[str, typer.Argument()], why: Why) -> None:
+    """Put an entry back on its way; refused (exit 3) when it would be held again."""
+    prepare()
+    import getpass
+
+    from tasks.ledger import Ledger
+    from tasks.receive import release
+
+    release(Ledger.open(), key, getpass.getuser(), why)
+    console.print(f"{key}: released")
+
+
+@quarantine.command(name="discard")
+def quarantine_discard(key: Annotated[str, typer.Argument()], why: Why) -> None:
+    """Give an entry up and remove its bytes; the decision stays in the ledger."""
+    prepare()
+    import getpass
+
+    from tasks.ledger import Ledger
+    from tasks.receive import discard
+
+    console.print(f"{key}: {discard(Ledger.open(), key, getpass.getuser(), why)} files removed")
 
 
 def _report(found: dict[str, Any], as_json: bool, title: str, columns: tuple[str, str]) -> None:

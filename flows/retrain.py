@@ -102,9 +102,10 @@ def _loop(ledger: Ledger, force: bool, given: Given) -> dict[str, Any]:
 
 def claim(ledger: Ledger) -> str | None:
     """Claim all complete studies into one batch and write the manifest of every batch that lacks one."""
-    batch = ledger.claim_batch(owner=f"{platform.node()}:{os.getpid()}")
     for folder in (BATCHES, IMPORTS):
         folder.mkdir(parents=True, exist_ok=True)
+    last = max((int(path.stem.removeprefix("batch-")) for path in BATCHES.glob("batch-*.parquet")), default=0)
+    batch = ledger.claim_batch(owner=f"{platform.node()}:{os.getpid()}", after=last)
     for name in ledger.batches():
         path = BATCHES / f"{name}.parquet"
         if not path.exists():
@@ -220,9 +221,8 @@ def environment_digest() -> str:
 
 def publish(decision: dict[str, Any]) -> Path:
     """The HTML report and the audit site, from plain facts."""
-    from tasks.publish import report, site
-
     from flows.facts import report_facts
+    from tasks.publish import report, site
 
     facts = report_facts(decision)
     out = Path("reports/report.html")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -30,8 +31,10 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.environment import prepare
-from tasks.domain.errors import Unavailable
+from tasks.domain.errors import OsteoflowError, Unavailable
 from tasks.domain.settings import Settings
+
+log = logging.getLogger("osteoflow.serve")
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 START_PATIENCE_S = 300.0
@@ -184,22 +187,47 @@ def _write_state(settings: Settings, api: str) -> None:
 
 
 def receiver() -> None:
-    """C-STORE and the watched inbox, until ended. A study that became complete is a hint for Prefect, no more."""
-    from flows.arrive import hint
+    """C-STORE, the watched inbox and the feeds, until ended. A complete study is a hint for Prefect, no more."""
+    from flows.arrive import hint, take_annotations
     from tasks.domain.params import load
     from tasks.ledger import Ledger
-    from tasks.receive import Params, settle, watch_once
+    from tasks.receive import Params, follow_orthanc, poll_dicomweb, settle, watch_once
     from tasks.receive.scp import serving
 
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     settings = Settings()
     params = load("receive", Params)
     ledger = Ledger.open()
+    inbox, site = settings.identified / "inbox", settings.site
+
+    def look() -> None:
+        watch_once(inbox, ledger, site, "hospital", params)
+        if settings.orthanc_url:
+            follow_orthanc(settings.orthanc_url, ledger, site, "hospital")
+        if settings.dicomweb_url:
+            poll_dicomweb(settings.dicomweb_url, ledger, site, "hospital", params)
+        for row_key in settle(ledger, params):
+            hint(row_key)
+        labels = inbox / "annotations"
+        if _quiet(labels, params.stable_seconds):
+            # The import keeps a copy; what cannot be read stays here, and in the log, for a person.
+            if not take_annotations(labels)["refused"]:
+                for path in [path for path in labels.rglob("*") if path.is_file()]:
+                    path.unlink()
+
     with serving(ledger, params, settings):
         while True:
-            watch_once(settings.identified / "inbox", ledger, settings.site, "hospital", params)
-            for row_key in settle(ledger, params):
-                hint(row_key)
+            try:
+                look()
+            except OsteoflowError as error:
+                log.warning("%s; trying again", error)
             time.sleep(params.poll_seconds)
+
+
+def _quiet(folder: Path, seconds: float) -> bool:
+    """There is something, and nothing of it changed for `seconds`."""
+    times = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
+    return bool(times) and time.time() - max(times) > seconds
 
 
 def deployments() -> None:

@@ -43,7 +43,7 @@ def cohort(hips_table: Path = HIPS_TABLE, split: Path = SPLIT) -> pd.DataFrame:
 
 def folds(rows: pd.DataFrame) -> list[str]:
     """The training folds that have hip-visits, in order."""
-    return sorted((fold for fold in rows["fold"].unique() if fold != TEST), key=lambda fold: (len(fold), fold))
+    return sorted((fold for fold in rows["fold"].unique() if str(fold).isdigit()), key=lambda fold: (len(fold), fold))
 
 
 def hold_back(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
