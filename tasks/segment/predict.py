@@ -35,9 +35,7 @@ def predict(hip_path: Path, models_folder: Path, fold: str | None, out: Path, ma
     tensors: dict[str, np.ndarray] = {}
     file = hips.read(hip_path)
     for kind, labels in LABELS.items():
-        nets = [
-            load(str(models_folder), name, models.record(models_folder, name)["weights"]) for name in networks[kind]
-        ]  # type: ignore[index]
+        nets = [load(str(models_folder), name, _weights(models_folder, name)) for name in networks[kind]]
         names = nets[0][1]["architecture"].get("roles", FINE) if nets else ()
         if not any(name in file.tensors for name in names):
             continue

@@ -40,9 +40,10 @@ def make(
     for patient in range(patients):
         subject = f"OF{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[patient % 26]}{patient:015d}"
         split.append({"subject": subject, "fold": "test" if patient >= patients - test else str(patient % folds)})
+        habit = rng.uniform(0.6, 1.2, 3)  # how bright each sequence is in this patient: something to recognize
         for side in ("L", "R"):
             lesion = (patient + (side == "L")) % 3 > 0
-            shape = _Shape(rng, lesion)
+            shape = _Shape(rng, lesion, habit)
             for visit in range(visits):
                 study = f"2.25.{1000 + patient * 10 + visit}"
                 key = f"{study}-{side}"
@@ -80,7 +81,8 @@ def make(
 class _Shape:
     """One hip: radius of the head in mm, lesion as a cone of half-angle `angle` around `axis`, vessel paths."""
 
-    def __init__(self, rng: np.random.Generator, lesion: bool) -> None:
+    def __init__(self, rng: np.random.Generator, lesion: bool, habit: NDArray) -> None:
+        self.habit = habit
         self.radius = rng.uniform(22, 25)
         self.angle = rng.uniform(25, 60) if lesion else 0.0
         tilt, front = np.deg2rad(rng.normal(10, 15)), np.deg2rad(rng.normal(10, 8))
@@ -114,22 +116,23 @@ def _points(grid: Grid) -> NDArray[np.float64]:
 
 
 def _write(folder, file, key, shape, side, roles, rng, masks, readers, visit_grid, fine_grid) -> list[str]:
-    points, fine = _points(visit_grid), _points(fine_grid)
+    points = _points(visit_grid)
     head, lesion = shape.head(points), shape.lesion(points)
     femur = head | ((np.abs(points[..., 1]) < 14) & (points[..., 2] < -10) & (points[..., 0] > -5))
     values = {
-        "t1": np.where(lesion, 0.4, np.where(femur, 0.9, 0.35)),
-        "fluid": np.where(lesion, 0.7, np.where(femur, 0.2, 0.3)),
-        "contrast": np.where(lesion, 0.3, np.where(femur, 0.5, 0.4)),
+        "t1": np.where(lesion, 0.4, np.where(femur, 0.9, 0.35)) * shape.habit[0],
+        "fluid": np.where(lesion, 0.7, np.where(femur, 0.2, 0.3)) * shape.habit[1],
+        "contrast": np.where(lesion, 0.3, np.where(femur, 0.5, 0.4)) * shape.habit[2],
     }
-    vessel = shape.vessel(fine, 1.3 * fine_grid.spacing[1])
     images = {name: values[name] for name in roles}
     if "contrast" in roles:
+        fine = _points(fine_grid)
+        vessel = shape.vessel(fine, 1.3 * fine_grid.spacing[1])
         images["contrast_fine"] = np.where(vessel, 1.0, np.where(shape.head(fine), 0.5, 0.35))
     grids = {name: fine_grid if name == "contrast_fine" else visit_grid for name in images}
     tensors, scale = {}, {}
     for name, image in images.items():
-        noisy = np.clip(image * rng.uniform(0.9, 1.1) + rng.normal(0, 0.08, image.shape), 0, None)
+        noisy = np.clip(image * rng.uniform(0.95, 1.05) + rng.normal(0, 0.08, image.shape), 0, None)
         tensors[name], scale[name] = hips.quantize(noisy)
     centre = np.array([90.0 if side == "L" else -90.0, 0.0, 0.0])
     meta = {

@@ -1,0 +1,133 @@
+"""The comparison: by patient, one result a network, nothing trained twice, and what leakage would have shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import hip_cohort
+import pandas as pd
+import pytest
+from small_params import NETWORK, small
+
+from tasks.compare.__main__ import main
+from tasks.compare.table import to_unit
+
+CSV, FOLDER = Path("reports/compare.csv"), Path("reports/compare")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort on which one network was compared."""
+    folder = tmp_path_factory.mktemp("compare")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        hip_cohort.make(folder)
+        main([], small(), map)
+    return folder
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_table_has_a_row_for_each_network_and_unit_with_intervals(workspace: Path) -> None:
+    table = pd.read_csv(workspace / CSV)
+    assert table["unit"].tolist() == ["slice", "hip_visit", "patient"]
+    assert table["n_patients"].eq(5).all() and table["n"].tolist()[1:] == [20, 5]
+    for name in ("auc", "accuracy", "recall", "specificity", "f1", "brier"):
+        known = table[table[name].notna() & table[f"{name}_low"].notna()]
+        assert (known[f"{name}_low"] <= known[name]).all() and (known[name] <= known[f"{name}_high"]).all()
+    assert table["parameters"].gt(900_000).all() and table["mmacs"].gt(0).all() and table["images_per_s"].gt(0).all()
+
+
+def test_each_patient_is_judged_once_by_a_network_of_other_patients_and_test_patients_never(workspace: Path) -> None:
+    said = pd.read_parquet(workspace / FOLDER / f"{NETWORK}.parquet")
+    split = pd.read_parquet(workspace / "data/split.parquet").set_index("subject")["fold"]
+    assert not said.duplicated(["hip_visit", "slice"]).any()
+    assert (said["fold"] == said["subject"].map(split)).all() and "test" not in set(said["fold"])
+
+
+def test_progress_ends_finished_and_tells_no_time(workspace: Path) -> None:
+    lines = [json.loads(line) for line in (workspace / FOLDER / "run.jsonl").read_text().splitlines()]
+    assert lines[0]["event"] == "params" and lines[-1] == {"event": "end", "status": "finished"}
+    losses = [line for line in lines if line.get("name") == "loss"]
+    assert {line["model"] for line in losses} == {f"{NETWORK}/fold{k}/seed0" for k in (0, 1)}
+
+
+def test_nothing_is_trained_again_and_another_network_leaves_the_first_alone(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace)
+    before = bytes_of(FOLDER)
+    main([], small(), map)
+    assert bytes_of(FOLDER) == before
+    main([], small(compare={"networks": [NETWORK, "shufflenet_v2_x1_0"]}), map)
+    after = bytes_of(FOLDER)
+    assert after[f"{NETWORK}.json"] == before[f"{NETWORK}.json"]
+    table = pd.read_csv(CSV)
+    assert table["network"].unique().tolist() == [NETWORK, "shufflenet_v2_x1_0"]
+    slices = table[table["unit"] == "slice"].set_index("network")
+    best = slices["auc"].idxmax()
+    assert (slices["best"] == best).all() and pd.isna(slices.loc[best, "p_holm_vs_best"])
+    assert slices.drop(best)["p_holm_vs_best"].between(0, 1).all()
+    main([], small(), map)
+    assert set(bytes_of(FOLDER)) == set(before), "a network that is no longer asked for leaves no result"
+
+
+def test_same_seed_same_predictions(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    hip_cohort.make(tmp_path)
+    main([], small(), map)
+    name = f"{FOLDER}/{NETWORK}.parquet"
+    assert (tmp_path / name).read_bytes() == (workspace / name).read_bytes()
+
+
+def test_without_masks_the_hips_own_label_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    hip_cohort.make(tmp_path, patients=4, visits=1, masks=False)
+    main([], small(), map)
+    said = pd.read_parquet(FOLDER / f"{NETWORK}.parquet")
+    assert said.groupby("hip_visit")["label"].nunique().eq(1).all() and said["label"].nunique() == 2
+
+
+def test_nothing_to_compare_on_is_said_and_leaves_a_table_without_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hip_cohort.make(tmp_path, patients=3, visits=1, folds=1)
+    main([], small(), map)
+    assert "one fold" in caplog.text
+    assert pd.read_csv(CSV).empty and "auc_low" in pd.read_csv(CSV)
+
+
+def test_a_hip_visit_scores_its_highest_slices_and_a_patient_its_highest_visit() -> None:
+    said = pd.DataFrame(
+        {
+            "hip_visit": ["a"] * 3 + ["b"] * 3,
+            "subject": ["s"] * 6,
+            "label": [0, 1, 0, 0, 0, 0],
+            "p": [0.1, 0.9, 0.7, 0.2, 0.2, 0.2],
+        }
+    )
+    visits = to_unit(said, "hip_visit", 2)
+    assert visits["p"].round(6).tolist() == [0.8, 0.2] and visits["label"].tolist() == [1, 0]
+    assert to_unit(said, "patient", 2)["p"].round(6).tolist() == [0.8]
+
+
+@pytest.mark.slow
+def test_leakage_inflates_what_an_honest_split_calls_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels drawn by lot for each patient: there is nothing to learn but who it is."""
+    monkeypatch.chdir(tmp_path)
+    hip_cohort.make(tmp_path, patients=12, visits=1, folds=2, test=0, roles=("t1", "fluid"))
+    still = {"rotate_deg": 0, "scale": 0, "shift": 0, "gain": 0, "gamma": 0, "noise": 0, "drop_channel": 0}
+    fit = {"epochs": 20, "batch": 16, "settle": 6}
+    how = small(compare={"slices": 4, "bootstrap": 200, "recipe": fit, "augment": still})
+    found = {}
+    for split in ("patient", "slice"):
+        main(["--split", split, "--labels", "shuffled"], how, map)
+        suffix = "-slice-split-shuffled-labels" if split == "slice" else "-shuffled-labels"
+        found[split] = pd.read_csv(f"reports/compare{suffix}.csv").set_index("unit").loc["slice"]
+    assert found["patient"]["auc_low"] <= 0.5 <= found["patient"]["auc_high"]
+    assert found["slice"]["auc"] > max(0.65, found["patient"]["auc"] + 0.1), "the leak is real"
+    assert not CSV.exists(), "a demonstration is not the stage's result"

@@ -1,0 +1,196 @@
+"""The training loop: same seed same bits, goes on where it was killed, says which batch broke."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from tasks.training import checkpoint, distribution, loop
+from tasks.training.recipe import Recipe
+
+BASE: dict[str, Any] = {
+    "epochs": 3, "batch": 4, "microbatch": 0, "lr": 0.05, "weight_decay": 0.01, "warmup": 0.1, "clip": 1.0, "ema": 0.5,
+    "settle": 2, "precision": "auto", "compile": "off", "deterministic": True, "validation_share": 0.0, "patience": 0,
+    "checkpoint_steps": 0, "seed": 5,
+}  # fmt: skip
+GIVEN = torch.Generator().manual_seed(0)
+X, Y = torch.randn(18, 6, generator=GIVEN), torch.randn(18, generator=GIVEN)
+
+
+def recipe(**changes: Any) -> Recipe:
+    return Recipe.model_validate(BASE | changes)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1))
+
+
+def make(index: Tensor, generator: Generator) -> dict[str, Tensor]:
+    return {"x": X[index] + 0.1 * torch.randn(len(index), 6, generator=generator), "y": Y[index]}
+
+
+def loss(net: nn.Module, batch: Any) -> Tensor:
+    return (net(batch["x"])[:, 0] - batch["y"]).square().mean()
+
+
+def names(index: Tensor) -> list[str]:
+    return [f"hip{i}" for i in index.tolist()]
+
+
+def fitted(how: Recipe, **more: Any) -> tuple[dict[str, Tensor], loop.Fitted]:
+    model = network()
+    result = loop.fit(model, how, len(X), more.pop("make", make), more.pop("loss", loss), name="n", keys=names, **more)
+    return {key: tensor.clone() for key, tensor in model.state_dict().items()}, result
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_same_seed_same_bits_and_another_seed_others() -> None:
+    first, history = fitted(recipe())
+    assert same(first, fitted(recipe())[0])
+    assert not same(first, fitted(recipe(seed=6))[0])
+    assert history.steps == 12 and len(history.history) == 3
+    assert history.history[-1]["loss"] < history.history[0]["loss"]
+
+
+@pytest.mark.parametrize("killed_at", [3, 7])
+def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path: Path, killed_at: int) -> None:
+    whole, history = fitted(recipe(checkpoint_steps=1))
+    keep, calls = tmp_path / "fit.safetensors", [0]
+
+    def until_killed(index: Tensor, generator: Generator) -> dict[str, Tensor]:
+        calls[0] += 1
+        if calls[0] == killed_at:
+            raise KeyboardInterrupt
+        return make(index, generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(recipe(checkpoint_steps=1), make=until_killed, keep=keep, identity="one")
+    assert keep.exists()
+    again, resumed = fitted(recipe(checkpoint_steps=1), keep=keep, identity="one")
+    assert same(whole, again) and resumed.history == history.history
+    assert not keep.exists(), "a finished fit needs no checkpoint"
+
+
+def test_a_checkpoint_of_another_fit_is_not_continued(tmp_path: Path) -> None:
+    keep, model, how = tmp_path / "fit.safetensors", network(), recipe()
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoint.save(keep, model, optimizer, [], {"identity": "other", "step": 9, "running": 0.0, "history": []})
+    assert same(fitted(recipe())[0], fitted(how, keep=keep, identity="one")[0])
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_batch() -> None:
+    def broken(index: Tensor, generator: Generator) -> dict[str, Tensor]:
+        batch = make(index, generator)
+        return batch | {"y": torch.where(index == 7, torch.nan, batch["y"])}
+
+    with pytest.raises(loop.NotFinite, match=r"nan at step \d+ of 12; the batch was .*hip7\b"):
+        fitted(recipe(), make=broken)
+
+
+def test_out_of_memory_is_answered_by_a_smaller_microbatch() -> None:
+    sizes: list[int] = []
+
+    def tight(net: nn.Module, batch: Any) -> Tensor:
+        if len(batch["x"]) > 2:
+            raise torch.OutOfMemoryError("no room")
+        sizes.append(len(batch["x"]))
+        return loss(net, batch)
+
+    _, result = fitted(recipe(settle=0), loss=tight)
+    assert result.steps == 12 and max(sizes) == 2
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+    def plain() -> nn.Module:
+        torch.manual_seed(1)
+        return nn.Linear(6, 1)
+
+    def given(index: Tensor, generator: Generator) -> dict[str, Tensor]:
+        return {"x": X[index], "y": Y[index]}
+
+    one, two = plain(), plain()
+    for model, micro in ((one, 0), (two, 2)):
+        loop.fit(model, recipe(microbatch=micro, ema=0), len(X), given, loss, name="n", keys=names)
+    torch.testing.assert_close(one.weight, two.weight)
+
+
+def test_early_stopping_keeps_the_best_weights() -> None:
+    seen: list[float] = []
+
+    def worse_each_time(model: nn.Module) -> float:
+        assert not model.training
+        seen.append(float(len(seen)))
+        return seen[-1]
+
+    _, result = fitted(recipe(epochs=50, patience=3), validate=worse_each_time)
+    assert result.stopped and len(result.history) == 4
+    assert result.history[0]["validation_loss"] == 0.0
+
+
+def test_settling_gives_batchnorm_the_statistics_of_the_weights_that_are_kept() -> None:
+    def mean_error(settle: int) -> float:
+        model = network()
+        loop.fit(model, recipe(epochs=1, settle=settle), len(X), make, loss, name="n", keys=names)
+        found = {}
+        model[1].register_forward_hook(lambda layer, inputs, out: found.update(x=inputs[0]))
+        with torch.no_grad():
+            model(X)
+        return float((model[1].running_mean - found["x"].mean(0)).abs().mean())
+
+    assert mean_error(20) < 0.5 * mean_error(0)
+
+
+def test_nothing_to_learn_from_leaves_the_network_as_it_is() -> None:
+    model, before = network(), network().state_dict()
+    result = loop.fit(model, recipe(), 0, make, loss, name="n", keys=names)
+    assert result.steps == 0 and same(dict(before), dict(model.state_dict())) and not model.training
+
+
+def _alone(rank: int, processes: int, port: int, out: Path) -> None:
+    names_of_torchrun = {"WORLD_SIZE": processes, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
+    os.environ.update({key: str(value) for key, value in names_of_torchrun.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    distribution.start()
+    seen: list[int] = []
+
+    def given(index: Tensor, generator: Generator) -> dict[str, Tensor]:
+        seen.extend(index.tolist())
+        return {"x": X[index], "y": Y[index]}
+
+    torch.manual_seed(1)
+    model = nn.Linear(6, 1)
+    loop.fit(model, recipe(ema=0, settle=0), 16, given, loss, name="n", keys=names)
+    out.with_suffix(f".{rank}").write_text(
+        json.dumps({"weight": model.weight.tolist(), "first": seen[: 4 // processes]})
+    )
+
+
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    """Processes as torchrun starts them (by environment), over gloo."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")  # torch is loaded already: two more imports would cost seconds
+    for processes, out in ((1, tmp_path / "one"), (2, tmp_path / "two")):
+        running = [context.Process(target=_alone, args=(r, processes, port, out)) for r in range(processes)]
+        for process in running:
+            process.start()
+        for process in running:
+            process.join(60)
+            assert process.exitcode == 0
+    one = json.loads((tmp_path / "one.0").read_text())
+    halves = [json.loads((tmp_path / f"two.{rank}").read_text()) for rank in (0, 1)]
+    for half in halves:
+        torch.testing.assert_close(torch.tensor(half["weight"]), torch.tensor(one["weight"]), rtol=1e-5, atol=1e-6)
+    assert sorted(halves[0]["first"] + halves[1]["first"]) == sorted(one["first"])
