@@ -144,6 +144,40 @@ def _assemble(
     raw: dict[str, Array],
     params: Params,
 ) -> Ensemble:
+    training = np.isin(folds, list(fitted))
+    far = [fitted[f].member.distance(table.vectors[folds == f]) for f in fitted if (folds == f).any()]
+    limit = float(np.quantile(np.concatenate(far), params.distance_quantile)) if far else 0.0
+    measured = np.isfinite(table.vectors[training])
+    flags = {role: names.index(f"missing_{role}") for role in params.required_roles if f"missing_{role}" in names}
+    usual_roles = [r for r, i in flags.items() if training.any() and np.nanmean(table.vectors[training, i]) < 0.5]
+    usual = measured.mean(axis=0) > 0.5 if training.any() else np.ones(len(names), dtype=bool)
+    line = hazard.platt(raw["risk"][training], table.label[training], params.min_events)
+    known = table.label[training]
+    facts = {
+        "kind": "onfh-progression-forecaster",
+        "members": [f"fold{name}" for name in fitted],
+        "features": names,
+        "horizon_days": float(frame["horizon_days"].median()) if len(frame) else None,
+        "amounts": {f"fold{name}": result.member.amount for name, result in fitted.items()},
+        "calibration": {"intercept": line[0], "slope": line[1]},
+        "interval": params.interval,
+        "required_roles": usual_roles,
+        "max_missing_share": params.max_missing_share,
+        "usual": [bool(u) for u in usual],
+        "distance_limit": max(limit * params.distance_margin, 1.0) if far else 1e9,
+        "trained_on": {
+            "patients": len(set(table.patients[training])), "hip_visits": int(training.sum()),
+            "known_labels": int(np.isfinite(known).sum()), "progressions": int(np.nansum(known)),
+        },
+        "reasons": {f"fold{name}": result.reason for name, result in fitted.items() if result.reason},
+        "notice": RESEARCH_ONLY,
+    }  # fmt: skip
+    return Ensemble({f"fold{name}": result.member for name, result in fitted.items()}, facts)
+
+
+def _predictions(
+    ensemble: Ensemble, frame: pd.DataFrame, raw: dict[str, Array], folds: np.ndarray, fitted: dict[str, Fitted]
+) -> pd.DataFrame:
     """Of training rows by the member that did not see the patient, calibrated by what that member did see; of the
     rest by the ensemble."""
     training = np.isin(folds, list(fitted))
