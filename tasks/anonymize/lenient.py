@@ -7,14 +7,26 @@ encapsulated and big-endian pixel data stay as they are. The rewriter then treat
 from __future__ import annotations
 
 import io
+import logging
+import struct
 import warnings
 import zlib
 
 import pydicom
-from pydicom import config
+from pydicom import config, errors
 
 from tasks.domain.errors import BadInput
 from tasks.store import dicom
+
+# pydicom's warnings and log lines quote values.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+
+
+FAILS = (
+    *(errors.InvalidDicomError, errors.BytesLengthException, ValueError, TypeError, LookupError, AttributeError),
+    *(NotImplementedError, EOFError, OverflowError, AssertionError, OSError, zlib.error, struct.error),
+)
+"""What pydicom was seen to raise on mutated files."""
 
 
 def in_order(data: bytes) -> bytes:
@@ -43,19 +55,7 @@ def in_order(data: bytes) -> bytes:
         return out.getvalue()
     except (RecursionError, MemoryError):
         raise BadInput("too_deep", "nested deeper than can be read") from None
-    except (
-        pydicom.errors.InvalidDicomError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        NotImplementedError,
-        EOFError,
-        OverflowError,
-        LookupError,
-        OSError,
-        zlib.error,
-    ):
+    except FAILS:
         raise BadInput("malformed", "pydicom cannot put the file in order") from None
     finally:
         config.settings.reading_validation_mode, config.settings.writing_validation_mode = previous

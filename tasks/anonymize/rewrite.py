@@ -78,6 +78,13 @@ class Rewriter:
             if tag <= last:
                 raise Unusual("elements out of order")
             last = tag
+            if tag >= following:
+                if run < at:
+                    out.append(view[run:at])
+                    run = at
+                while pending and pending[0].tag <= tag:
+                    out.append(self._marked(pending.pop(0)))
+                following = pending[0].tag if pending else 1 << 32
             if tag & 0x10000:
                 safe = blocks.get(tag >> 8) if tag & 0xFF00 else blocks
                 if safe is not None and not undefined and self._stays(tag, vr, value, stop, blocks):
@@ -89,13 +96,6 @@ class Rewriter:
             known = learned.get(tag)
             if known is None or known.written != vr:
                 known = learned[tag] = self._learn(tag, vr, 0)
-            if tag >= following:
-                if run < at:
-                    out.append(view[run:at])
-                    run = at
-                while pending and pending[0].tag <= tag:
-                    out.append(self._marked(pending.pop(0)))
-                following = pending[0].tag if pending else 1 << 32
             if stop - value <= known.keep and not undefined:
                 continue
             if known.by_value and not undefined:

@@ -105,7 +105,7 @@ class Patient:
     own: frozenset[str]
     """Casefolded words of the patient's own names and ids, which stay in no text."""
     character_set: bytes = b""
-    cache: dict[tuple[str, int, bytes], bytes | None] = field(default_factory=dict)
+    cache: dict[tuple[str, int, str, bytes], bytes | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, header: Header, site: str, keys: Keys, params: Params) -> Patient:
@@ -123,7 +123,7 @@ class Patient:
 
     def value(self, operation: str, tag: int, vr: str, raw: bytes) -> bytes | None:
         """The new value; `raw` itself when it stays, None when it goes."""
-        asked = (operation, tag, raw)
+        asked = (operation, tag, vr, raw)
         known = self.cache.get(asked, _UNKNOWN)
         if known is not _UNKNOWN:
             return raw if known is _SAME else known
@@ -160,6 +160,8 @@ def _date(patient: Patient, tag: int, vr: str, raw: bytes) -> bytes | None:
     """DA and DT moved by whole days; the precision and the time of day stay. What is no date goes."""
     moved = []
     for part in raw.strip(b" \0").decode("ascii", "replace").split("\\"):
+        if vr == "DA" and part.strip() and not _DATE.fullmatch(part.strip()):
+            return None
         new = _shifted(part.strip(), patient.shift)
         if new is None:
             return None

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
 
+from pydicom import errors
+
 from tasks.anonymize.forbidden import Found, judge
 from tasks.anonymize.params import Params
 
@@ -59,7 +61,10 @@ def leaks(source: bytes, released: bytes, params: Params, subject: str, shift: i
     try:
         original = parse(source).elements
     except (Unreadable, struct.error):
-        original = _by_pydicom(source)
+        try:
+            original = _by_pydicom(source)
+        except _PYDICOM_FAILS:
+            return ["source unreadable"]
     uids: set[bytes] = set()
     before: dict[tuple[tuple[int, ...], int], bytes] = {}
     needles: dict[Needles, None] = {}
@@ -88,6 +93,11 @@ def leaks(source: bytes, released: bytes, params: Params, subject: str, shift: i
     return complaints
 
 
+_PYDICOM_FAILS = (
+    *(errors.InvalidDicomError, errors.BytesLengthException, ValueError, TypeError, LookupError, AttributeError),
+    *(NotImplementedError, EOFError, OverflowError, AssertionError, OSError, zlib.error, struct.error),
+    *(RecursionError, MemoryError),
+)
 Needles = frozenset[bytes]
 _NOTHING: Needles = frozenset()
 _HARVESTED: dict[Element, tuple[str, Needles]] = {}
@@ -111,7 +121,7 @@ def _harvest(element: Element) -> tuple[str, Needles]:
     if result[0] not in ("", "uid"):
         # A leading NUL marks the words of places, which machines may share ("GE MEDICAL SYSTEMS").
         ordinary = _ordinary()
-        result = result[0], frozenset(part for part in result[1] if part.lstrip(b"\0").lower() not in ordinary)
+        result = result[0], frozenset(part for part in result[1] if not _is_ordinary(part.lstrip(b"\0"), ordinary))
         if result[0] == "id":
             result = "id", frozenset(b"\1" + part if len(part) >= 5 else part for part in result[1])
     if len(_HARVESTED) > 50_000:
@@ -119,6 +129,12 @@ def _harvest(element: Element) -> tuple[str, Needles]:
     if len(raw) <= 1024:
         _HARVESTED[element] = result
     return result
+
+
+def _is_ordinary(part: bytes, ordinary: frozenset[bytes]) -> bool:
+    """Made of words of imaging alone ("MR HIP" as the name of a station)?"""
+    words = re.findall(rb"[0-9A-Za-z]+", part)
+    return bool(words) and part.isascii() and all(word.lower() in ordinary for word in words)
 
 
 class Search:
@@ -367,7 +383,7 @@ def _by_pydicom(source: bytes) -> list[Element]:
             vr = (raw.VR or _vr(int(tag)).decode()).encode()
             if vr == b"SQ" or (vr == b"UN" and not isinstance(raw.value, bytes)):
                 found.append((path, int(tag), vr, b""))
-                for number, item in enumerate(dataset[tag].value):
+                for number, item in enumerate(dataset[tag].value or []):
                     visit(item, (*path, int(tag), number))
             else:
                 value = raw.value if isinstance(raw.value, bytes) else str(raw.value or "").encode("utf-8", "replace")

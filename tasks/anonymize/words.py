@@ -79,4 +79,5 @@ def _is_exact_title(token: str, following: str) -> bool:
 
 def defined_term(value: str) -> bool:
     """May this value of a CS element stay? Every word of it must be known, or too short to be a name."""
-    return all(len(token) <= 2 or known(token) for token in _TOKEN.findall(value))
+    digits = sum(letter.isdigit() for letter in value)
+    return all(known(token) or (len(token) <= 2 and digits <= 4) for token in _TOKEN.findall(value))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import mmap
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -130,7 +131,9 @@ def decode(raw: bytes, character_set: bytes) -> str:
 
     names = [name.decode("ascii", "replace").strip(" \0") for name in character_set.split(b"\\")]
     try:
-        return decode_bytes(raw, convert_encodings(names), {0x5C}).strip(" \0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote the value
+            return decode_bytes(raw, convert_encodings(names), {0x5C}).strip(" \0")
     except (LookupError, UnicodeError, ValueError):
         return raw.decode("utf-8", "replace").strip(" \0")
 
