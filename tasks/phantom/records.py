@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from tasks.domain.disease import ARCO
-from tasks.phantom.disease import JIC_EDGES, Population, events
+from tasks.phantom.disease import Population, events
+from tasks.phantom.geometry import JIC_EDGES
 from tasks.phantom.identity import Hospital, Person
 from tasks.phantom.presets import DAYS_A_MONTH
 

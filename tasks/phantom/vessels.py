@@ -70,7 +70,7 @@ def grow(length_mm: float, bifurcations: NDArray[np.float64], head_radius: float
         run[edge] += 1
         tips[turn] = (end, direction, edge)
         if pending and total >= pending[0]:
-            ready = [i for i, tip in enumerate(tips) if run[tip[2]] >= 4]
+            ready = [i for i, tip in enumerate(tips) if run[tip[2]] >= 3]
             if ready:
                 pending.pop(0)
                 which = ready[int(rng.integers(len(ready)))]

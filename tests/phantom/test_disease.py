@@ -8,7 +8,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tasks.phantom.disease import OBSERVED_SD, events, lesion_fraction, population, simulate
+from tasks.phantom.disease import OBSERVED_SD, events, population, simulate
+from tasks.phantom.geometry import lesion_fraction
 
 OBSERVED = [f"obs_{name}" for name in OBSERVED_SD]
 
