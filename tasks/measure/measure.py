@@ -159,8 +159,8 @@ def _shape(
         "collapse_mm": shapes.collapse_depth(head, sphere, spacing, params.collapse_sector_deg),
     }
     if "fluid" in values:
-        row["oedema_index"] = signals.oedema(values["fluid"], lesion, sphere, spacing, params.fluid_level)
-        row["effusion_index"] = signals.effusion(values["fluid"], sphere, spacing, params.fluid_level)
+        row["oedema_index"] = signals.oedema(values["fluid"], lesion, sphere, spacing, params.oedema_level)
+        row["effusion_index"] = signals.effusion(values["fluid"], sphere, spacing, params.effusion_level)
     if "contrast" in values:
         row["enhanced_fraction"] = signals.enhancement(values["contrast"], head, params.enhanced_level)
         row["lesion_enhanced_fraction"] = signals.enhancement(values["contrast"], lesion, params.enhanced_level)

@@ -13,8 +13,10 @@ class Params(Section):
     Its thirds and its lateral end (the acetabular edge) divide JIC types A, B, C1 and C2."""
     collapse_sector_deg: PositiveFloat
     """Half-width of the superior sector in which the contour is held against the sphere, degrees."""
-    fluid_level: PositiveFloat
-    """Normalized intensity of the fluid series above which marrow counts as oedema and the joint as effusion."""
+    oedema_level: PositiveFloat
+    """Normalized intensity of the fluid series above which marrow counts as oedema."""
+    effusion_level: PositiveFloat
+    """Normalized intensity of the fluid series above which the joint counts as effusion."""
     enhanced_level: PositiveFloat
     """Normalized intensity of the contrast series above which a voxel of the head counts as enhanced."""
     vessel_max_spacing_mm: PositiveFloat
