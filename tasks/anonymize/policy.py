@@ -103,6 +103,11 @@ def _iods() -> dict[str, Any]:
     return json.loads((RULES / "iods.json").read_text(encoding="utf-8"))
 
 
+def known_kinds() -> dict[str, tuple[str, str]]:
+    """SOP class -> (IOD, family), all that this edition knows."""
+    return {uid: (iod, family) for uid, (iod, family) in _iods()["classes"].items()}
+
+
 def kind_of(sop_class: str) -> tuple[str, str] | None:
     """(IOD, family) of a storage SOP class, or None when it is not one that this edition knows."""
     known = _iods()["classes"].get(sop_class)
