@@ -38,6 +38,9 @@ APART_MM = 15.0
 """Two candidates are at least this far apart."""
 SURE = 0.74
 """Confidence of each of two facing heads at which the search ends."""
+SOCKET_MM = 27.0
+OFFSETS_MM = np.array([-16.0, -8.0, 0.0, 8.0, 16.0])
+"""Along each axis, where the head opposite a sure one is looked for about its mirror image."""
 FLOOR = 0.06
 """Added to brightness (1 is the 97th percentile) before its logarithm: what is darker is noise."""
 AIR = float(np.log(FLOOR + 0.09))
@@ -154,8 +157,9 @@ def heads(seen: Volume, sign: int, params: Localizer) -> list[Head]:
         what = judge(seen, sign, centre, (radius,))
         confidence = float(what.confidence * (1 - medial_air(seen, centre, what.lateral)))
         found.append(Head(centre, radius, confidence, what.lateral, what.seen))
-        if any(facing(found[-1], other, params, SURE) for other in found[:-1]):
+        if any(facing(found[-1], one, params, SURE) and alike(found[-1], one) for one in found[:-1]):
             break  # nothing better will come
+    found = [head for head in found if not any(nested(other, head) for other in found)]
     found.sort(key=lambda head: -head.confidence)
     kept: list[Head] = []
     for head in found:
@@ -229,7 +233,7 @@ def box3(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
     total[tuple(behind)] += values[tuple(ahead)]
     total[tuple(ahead)] += values[tuple(behind)]
-    return total / 3
+    return total * np.float32(1 / 3)
 
 
 def drops(
@@ -354,7 +358,8 @@ def choose(seen: Volume, sign: int, found: list[Head], alone: float, params: Loc
             continue
         image = np.array([2 * middle - head.centre[0], *head.centre[1:]])
         index = seen.to_index(image)
-        if not ((index > 0) & (index < np.array(seen.array.shape) - 1)).all():
+        reach = OFFSETS_MM[-1] / seen.spacing
+        if not ((index > -reach) & (index < np.array(seen.array.shape) - 1 + reach)).all():
             continue
         second, why = facing_head(seen, sign, head, image, params)
         if second is not None:
@@ -378,7 +383,8 @@ def one_side(seen: Volume, head: Head, params: Localizer) -> Located:
         return Located({by_neck: head}, {}, "neck")
     side: Side = "L" if head.centre[0] > middle else "R"
     conflict = "" if side == by_neck else "the neck points to the other side than the body's midline"
-    return Located({side: head}, {}, "midline", conflict)
+    other: Side = "R" if side == "L" else "L"
+    return Located({side: head}, {other: "the mirrored place lies outside the series"}, "midline", conflict)
 
 
 def facing_head(
@@ -387,7 +393,7 @@ def facing_head(
     """The head opposite a sure one, looked for about its mirror image: collapsed heads have too little rim to be found
     without knowing where. A ball that is mostly signal void is an implant."""
     lateral = -head.lateral
-    offsets = np.stack(np.meshgrid(*[np.array([-16.0, -8.0, 0.0, 8.0, 16.0])] * 3), axis=-1).reshape(-1, 3)
+    offsets = np.stack(np.meshgrid(*[OFFSETS_MM] * 3), axis=-1).reshape(-1, 3)
     starts = [
         (_toward(judge(seen, sign, mirrored + offset, (head.radius,), ROUGH), lateral), tuple(mirrored + offset))
         for offset in offsets
@@ -432,13 +438,27 @@ def facing(a: Head, b: Head, params: Localizer, least: float) -> bool:
     return bool(sure and outwards and low <= apart[0] <= high and apart[1:].max() <= params.level_mm)
 
 
+def alike(a: Head, b: Head) -> bool:
+    """Two heads of one person; a ball as large as a socket is not taken for a head before all are seen."""
+    return abs(a.radius - b.radius) < 3.0 and max(a.radius, b.radius) < SOCKET_MM
+
+
+def nested(inner: Head, outer: Head) -> bool:
+    """A ball inside a larger one, nearly as sure, is the head in its socket."""
+    within = float(np.linalg.norm(inner.centre - outer.centre)) < outer.radius - 0.5 * inner.radius
+    return within and inner.radius < 0.8 * outer.radius and inner.confidence > outer.confidence - 0.1
+
+
 def midline(seen: Volume, centre: NDArray[np.float64]) -> float | None:
     """LPS x of the middle of the body at the height of `centre`. Where a wide field of view cuts the body off it is the
     middle of the field; None where a narrow one does."""
     out = np.arange(-300.0, 301.0, 5.0)
+    axes = seen.affine[:3, :3] / seen.spacing
+    across = axes[:, int(np.abs(axes[0]).argmax())]
+    across = across * np.sign(across[0])  # along the stack, so that an oblique one is not left
     middles = []
     for up in (-10.0, 10.0, 30.0, 50.0):
-        points = np.stack([centre[0] + out, np.full(out.size, centre[1]), np.full(out.size, centre[2] + up)], axis=-1)
+        points = centre + np.array([0.0, 0.0, up]) + out[:, None] * across
         index = seen.to_index(points)
         inside = ((index > -0.5) & (index < np.array(seen.array.shape) - 0.5)).all(axis=1)
         if inside.sum() < 20:

@@ -17,6 +17,10 @@ WIDE_MM = 280.0
 """A series this wide from left to right shows both hips."""
 
 
+DEEP_MM = 45.0
+"""A stack this deep shows a whole femoral head."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A stack that is a volume. role is '' where no rule fits, and `why` then says what did not."""
@@ -71,9 +75,11 @@ def misfit(rule: Rule, physics: dict[str, Any]) -> str:
 
 
 def rank(one: Candidate, params: Params) -> tuple:
-    """Smaller is preferred: wide enough for both hips, better rule, preferred plane, finer voxels, then the brighter
-    (the enhanced phase of several), then by UID so that the order is always the same."""
+    """Smaller is preferred: wide enough for both hips, better rule, preferred plane, deep enough for a whole head,
+    finer voxels, then the brighter (the enhanced phase of several), then by UID so that the order is always the same.
+    """
     plane = params.planes.index(one.plane) if one.plane in params.planes else len(params.planes)
+    depth = one.volume.array.shape[0] * float(one.volume.spacing[0])
     fineness = round(float(np.prod(one.volume.spacing)), 3)
     brightness = -round(float(one.volume.array[::2, ::4, ::4].mean()), 3)
-    return (one.width_mm < WIDE_MM, one.rule, plane, fineness, brightness, one.stack.series)
+    return (one.width_mm < WIDE_MM, one.rule, plane, depth < DEEP_MM, fineness, brightness, one.stack.series)

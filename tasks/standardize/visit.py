@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,7 +105,7 @@ def read(item: Item, params: Params) -> tuple[list[Candidate], list[Row]]:
     for archive in item.payload["archives"]:
         try:
             stacks, unusable = read_stacks(archives.read(Path(archive)))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
             reason = f"archive cannot be read ({type(error).__name__})"
             rows.append(row_of("", item.payload["study"], "", "", None, 0, "rejected", reason))
             continue
