@@ -48,6 +48,7 @@ FATES = """| File meta (group 0002), preamble | written anew; 128 zero bytes |
 | Overlays (60xx), curves (50xx), icons, digital signatures, colour profiles, trailing padding | removed |
 | Bytes behind the last pixel of native pixel data, elements after the pixel data | removed |
 | Pixel data | byte for byte as received; the deflated transfer syntax comes out inflated |
+| Comments, EXIF and application segments in JPEG, JPEG-LS and JPEG 2000 streams | removed |
 | Files marked Burned In Annotation = YES | quarantined (`burned_in_annotation`) |
 | AE, UR, UN, OB and OW outside pixel data and look-up tables | removed |
 | Coded items of a scheme that is not the standard's | removed |

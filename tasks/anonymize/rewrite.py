@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from tasks.anonymize import policy, safe_private
+from tasks.anonymize import policy, safe_private, streams
 from tasks.anonymize.marks import Mark
 from tasks.anonymize.policy import Policy
 from tasks.anonymize.values import BY_VALUE, Patient
@@ -22,6 +22,8 @@ Chunk = bytes | memoryview
 _LONG = {vr.decode() for vr in dicom.LONG_VRS}
 _VRS = {vr.decode() for vr in dicom.VRS}
 _END = "end"
+_WITH_SEGMENTS = "1.2.840.10008.1.2.4."
+"""The JPEG family: streams that can hold comments."""
 
 
 class Unusual(Exception):
@@ -249,7 +251,11 @@ class Rewriter:
         """The pixel data as it is, without what was hidden behind its last pixel."""
         if stop < 0:
             after = dicom.fragments_end(self.data, value, end, self.big) + 8
-            out.append(self.view[at:after])
+            if self.header.transfer_syntax.startswith(_WITH_SEGMENTS):
+                cleaned = streams.stripped(self.data[value : after - 8])
+                out += [self.view[at:value], cleaned, self.view[after - 8 : after]]
+            else:
+                out.append(self.view[at:after])
             return after
         expected = dicom.pixel_bytes(self.header)
         if expected is not None and stop - value > expected + (expected & 1):
