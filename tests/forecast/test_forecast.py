@@ -188,6 +188,6 @@ def test_history_is_worth_what_the_simulation_holds(tmp_path: Path, monkeypatch:
     feature_cohort.write(tmp_path, feature_cohort.make(420, seed=5, folds=2, test=0.5))
     run_stage(tmp_path, monkeypatch, epochs=60, ridge=[10])
     metrics = read_json(Path("reports/forecast/metrics.json"))["sets"]["test"]
-    assert metrics["model"]["auc"] > metrics["lr_last"]["auc"] + 0.005
+    assert metrics["model"]["auc"] > metrics["lr_last"]["auc"] + 0.02
     assert metrics["model"]["auc"] > max(metrics[name]["auc"] for name in ("lesion_size", "jic", "kerboul")) + 0.02
     assert metrics["model"]["brier"] < metrics["lesion_size"]["brier"]
