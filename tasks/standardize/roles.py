@@ -9,6 +9,7 @@ import numpy as np
 
 from tasks.domain.volume import Volume
 from tasks.standardize.params import Params, Rule
+from tasks.store.frames import Frame
 from tasks.store.series import Measured, Stack
 
 PLANES = ("sagittal", "coronal", "axial")
@@ -31,6 +32,8 @@ class Candidate:
     role: str
     rule: int
     why: str
+    sops: tuple[str, ...]
+    """SOPInstanceUIDs in the order of the volume's slices; one for an enhanced object."""
 
     @property
     def plane(self) -> str:
@@ -43,22 +46,23 @@ class Candidate:
         return float(np.abs(self.volume.affine[0, :3]) @ np.array(self.volume.array.shape))
 
 
-def candidate(stack: Stack, volume: Volume, measured: Measured, params: Params) -> Candidate:
+def candidate(stack: Stack, volume: Volume, measured: Measured, frames: list[Frame], params: Params) -> Candidate:
     """Find the first role whose rules fit the stack's physics."""
+    sops = tuple(dict.fromkeys(frame.sop for frame in frames))
     physics = stack.physics | {"thickness_mm": stack.frames[0].thickness or measured.gap_mm}
     if volume.array.shape[0] < params.min_slices:
-        return Candidate(stack, volume, measured, "", 0, f"{volume.array.shape[0]} slices: a scout")
+        return Candidate(stack, volume, measured, "", 0, f"{volume.array.shape[0]} slices: a scout", sops)
     if physics["derived"] and "MPR" in physics["kind"]:
-        return Candidate(stack, volume, measured, "", 0, "a reformat of another series")
+        return Candidate(stack, volume, measured, "", 0, "a reformat of another series", sops)
     whys = []
     for role in ("contrast", "fluid", "t1"):  # a rule that needs more comes first
         for number, rule in enumerate(params.roles[role].rules if role in params.roles else ()):
             why = misfit(rule, physics)
             if not why:
-                return Candidate(stack, volume, measured, role, number, "")
+                return Candidate(stack, volume, measured, role, number, "", sops)
             whys.append((role, why))
     why = "; ".join(f"{role}: {why}" for role, why in whys)
-    return Candidate(stack, volume, measured, "", 0, f"no role fits ({why})")
+    return Candidate(stack, volume, measured, "", 0, f"no role fits ({why})", sops)
 
 
 def misfit(rule: Rule, physics: dict[str, Any]) -> str:

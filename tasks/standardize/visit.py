@@ -16,8 +16,10 @@ from tasks.domain.errors import BadInput
 from tasks.domain.hip import ROLES, SIDES, Side, hip_visit
 from tasks.domain.volume import Grid, Volume
 from tasks.standardize import intensity
-from tasks.standardize.locate import ROUGH, Head, Located, block_mean, locate
+from tasks.standardize.balls import block_mean
+from tasks.standardize.locate import Head, Located, locate
 from tasks.standardize.params import Params
+from tasks.standardize.rim import ROUGH
 from tasks.standardize.roles import Candidate, candidate, rank
 from tasks.store import archives, hips
 from tasks.store.items import Item
@@ -113,14 +115,14 @@ def read(item: Item, params: Params) -> tuple[list[Candidate], list[Row]]:
             rows.append(row_of(none.series, none.study, "", none.vendor, None, none.frames, "rejected", none.reason))
         for stack in stacks:
             try:
-                array, measured, _ = volume(stack)
+                array, measured, frames = volume(stack)
             except BadInput as error:
                 count = len(stack.frames)
                 rows.append(
                     row_of(stack.series, stack.study, "", stack.vendor, None, count, "rejected", str(error))
                 )  # fmt: skip
                 continue
-            found.append(candidate(stack, array, measured, params))
+            found.append(candidate(stack, array, measured, frames, params))
     return found, rows
 
 
@@ -260,7 +262,7 @@ def series_row(one: Candidate, status: str, reason: str) -> Row:
     ) | {
         "frame_of_reference": one.stack.frame_of_reference, "plane": one.plane,
         "affine": [float(v) for v in one.volume.affine.ravel()], "shape": [float(n) for n in one.volume.array.shape],
-        "tr_ms": physics["tr_ms"], "te_ms": physics["te_ms"], "ti_ms": physics["ti_ms"],
+        "sops": "+".join(one.sops), "tr_ms": physics["tr_ms"], "te_ms": physics["te_ms"], "ti_ms": physics["ti_ms"],
         "gap_mm": one.measured.gap_mm, "uneven_mm": one.measured.uneven_mm, "tilt_deg": one.measured.tilt_deg,
         "missing_slices": float(one.measured.missing), "duplicate_slices": float(one.measured.duplicates),
     }  # fmt: skip

@@ -84,7 +84,7 @@ def test_big_endian_signed_and_rescaled(small: Volume) -> None:
              "MR_small_jpeg_ls_lossless.dcm", "MR_small_implicit.dcm", "MR_small_expb.dcm", "MR_small_padded.dcm"],
 )  # fmt: skip
 def test_real_files_of_one_image_agree_in_every_transfer_syntax(name: str) -> None:
-    from tasks.store.series import decode
+    from tasks.store.frames import decode
 
     def plane(which: str) -> np.ndarray:
         path = get_testdata_file(which, download=False)

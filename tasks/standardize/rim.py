@@ -1,0 +1,145 @@
+"""The rim of a ball, looked for along rays from its centre: steps 2 and 3 of `locate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tasks.domain.volume import Volume
+from tasks.standardize.balls import AIR
+
+RIM = 0.35
+"""Fall of log brightness over 3 mm that counts as a whole rim (to 70 %)."""
+
+NECK_DEG, NECK_CONE_DEG, SOCKET_DEG = 40.0, 28.0, 55.0
+"""The neck leaves the head this far below the horizontal, laterally; the cone that it fills; the cone left out where
+the rim is looked for."""
+
+
+def directions(count: int) -> NDArray[np.float64]:
+    """(count, 3) unit vectors spread evenly over the sphere."""
+    k = np.arange(count) + 0.5
+    z, turn = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
+    flat = np.sqrt(1 - z**2)
+    return np.stack([flat * np.cos(turn), flat * np.sin(turn), z], axis=-1)
+
+
+@dataclass(frozen=True)
+class Fan:
+    """Rays, and for a neck to the left (+1) or right (-1): which of them should meet the rim, and which the neck."""
+
+    rays: NDArray[np.float64]
+    rim: dict[float, NDArray[np.bool_]]
+    neck: dict[float, NDArray[np.bool_]]
+
+
+def fan(count: int) -> Fan:
+    rays, down = directions(count), np.deg2rad(NECK_DEG)
+    cosine = {side: rays @ np.array([side * np.cos(down), 0.0, -np.sin(down)]) for side in (1.0, -1.0)}
+    rim = {side: along < np.cos(np.deg2rad(SOCKET_DEG)) for side, along in cosine.items()}
+    return Fan(rays, rim, {side: along > np.cos(np.deg2rad(NECK_CONE_DEG)) for side, along in cosine.items()})
+
+
+FINE, ROUGH = fan(300), fan(110)
+"""Rays of a ball that is refined and judged, and of one that is only compared with others."""
+
+STEPS = np.arange(9.0, 43.0, 1.0)
+"""mm from the centre, along each ray."""
+
+
+def drops(
+    seen: Volume, sign: int, centre: NDArray[np.float64], by: Fan = FINE
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(rays, steps) fall of log brightness over 3 mm along rays from `centre`, times `sign`, and which samples lie in
+    the volume on rays that cross its slices steeply enough to be sharp."""
+    inverse = np.linalg.inv(seen.affine)
+    start, rays = inverse[:3, :3] @ centre + inverse[:3, 3], by.rays
+    index = (start + (rays @ inverse[:3, :3].T)[:, None, :] * STEPS[:, None]).reshape(-1, 3)
+    shape = np.array(seen.array.shape)
+    inside = ((index > -0.5) & (index < shape - 0.5)).all(axis=1).reshape(len(rays), len(STEPS))
+    across = np.cross(seen.affine[:3, 1], seen.affine[:3, 2])
+    blunt = np.abs(rays @ (across / np.linalg.norm(across))) > (0.87 if seen.spacing[0] > 2.5 else 1.1)
+    values = ndimage.map_coordinates(seen.array, index.T, order=1, mode="nearest").reshape(len(rays), len(STEPS))
+    fall = np.zeros_like(values)
+    fall[:, 2:-2] = (0.5 * sign) * (values[:, :-4] + values[:, 1:-3] - values[:, 3:-1] - values[:, 4:])
+    return fall, inside & ~blunt[:, None]
+
+
+def refine(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float) -> tuple[NDArray[np.float64], float]:
+    """Least squares ball through the rim points of all rays; points far from the last ball weigh less each round."""
+    for window in (6.0, 5.0, 4.0, 3.0):
+        fall, ok = drops(seen, sign, centre)
+        fall = np.where(ok & (np.abs(STEPS - radius) <= window), fall, 0.0)
+        at = np.clip(fall.argmax(axis=1), 1, len(STEPS) - 2)
+        rays = np.arange(len(FINE.rays))
+        before, top, after = fall[rays, at - 1], fall[rays, at], fall[rays, at + 1]
+        bend = before - 2 * top + after
+        bent = bend < -1e-6
+        peak = STEPS[at] + np.where(bent, np.clip(0.5 * (before - after) / np.where(bent, bend, -1.0), -0.5, 0.5), 0)
+        weight = np.clip(top / RIM, 0, 1) * np.maximum(1 - ((peak - radius) / (window + 1)) ** 2, 0)
+        use = weight > 0.15
+        if int(use.sum()) < 40:
+            return centre, radius
+        points, root = FINE.rays[use] * peak[use, None], np.sqrt(weight[use])
+        design = np.column_stack([2 * points, np.ones(len(points))]) * root[:, None]
+        # A weak pull to the last centre steadies directions in which the stack shows little.
+        pull = np.array([20.0, 20.0, 20.0, 0.0])
+        target = np.concatenate([(points**2).sum(axis=1) * root, np.zeros(4)])
+        answer = np.linalg.lstsq(np.vstack([design, np.diag(pull)]), target, rcond=None)[0]
+        step = answer[:3] * min(1.0, 4.0 / max(float(np.linalg.norm(answer[:3])), 1e-9))
+        centre = centre + step
+        wanted = float(np.sqrt(max(answer[3] + step @ step, 1.0)))
+        radius = float(np.clip(np.clip(wanted, radius - 3, radius + 3), STEPS[0] + 4, STEPS[-1] - 4))
+    return centre, radius
+
+
+@dataclass(frozen=True)
+class Judged:
+    confidence: float
+    lateral: float
+    seen: float
+
+
+def judge(seen: Volume, sign: int, centre: NDArray[np.float64], radii: tuple[float, ...], by: Fan = FINE) -> Judged:
+    """How much of a femoral head's rim is there, and to which side its neck leaves; at the best of `radii`.
+
+    confidence = rim x (3/4 + 1/4 (rim where the other side's neck would be - rim in the neck)) x what is seen of it.
+    """
+    fall, ok = drops(seen, sign, centre, by)
+    return max((judged(fall, ok, radius, by) for radius in radii), key=lambda one: one.confidence)
+
+
+def judged(fall: NDArray[np.float32], ok: NDArray[np.bool_], radius: float, by: Fan) -> Judged:
+    near = np.abs(STEPS - radius) <= 1.75
+    valid = ok[:, near].all(axis=1)
+    there = np.clip(fall[:, near].max(axis=1, initial=0.0) / RIM, 0, 1)
+
+    def share(cone: NDArray[np.bool_]) -> float:
+        both = valid & cone
+        return float(there[both].mean()) if both.any() else 0.5
+
+    best: Judged | None = None
+    for lateral in (1.0, -1.0):
+        expected = by.rim[lateral]
+        contrast = share(by.neck[-lateral]) - share(by.neck[lateral])
+        part = float((valid & expected).sum() / expected.sum())
+        confidence = share(expected) * (0.75 + 0.25 * contrast) * min(1.0, part / 0.5)
+        if best is None or confidence > best.confidence:
+            best = Judged(confidence, lateral, part)
+    assert best is not None
+    return best
+
+
+def medial_air(seen: Volume, centre: NDArray[np.float64], lateral: float) -> float:
+    """Share of air among what the volume shows 30 to 90 mm medially, where a pelvis goes on and a knee ends."""
+    out, up = np.meshgrid(np.arange(30.0, 91.0, 5.0), [-10.0, 0.0, 10.0, 20.0])
+    points = centre + np.stack([-lateral * out.ravel(), np.zeros(out.size), up.ravel()], axis=-1)
+    index = seen.to_index(points)
+    inside = ((index > -0.5) & (index < np.array(seen.array.shape) - 0.5)).all(axis=1)
+    if inside.sum() < 8:
+        return 0.0
+    values = ndimage.map_coordinates(seen.array, index[inside].T, order=1, mode="nearest")
+    return float((values < AIR).mean())
