@@ -6,7 +6,9 @@ the user has set is kept: PREFECT_API_URL and MLFLOW_TRACKING_URI point to serve
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from pathlib import Path
 
 from tasks.domain.settings import Settings
@@ -42,4 +44,7 @@ def prepare(root: Path | None = None) -> Settings:
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
     }.items():
         os.environ.setdefault(name, value)
+    # pydicom's warnings quote the values that they are about, which may be a patient's.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"pydicom\.")
     return settings

@@ -209,11 +209,10 @@ def receiver() -> None:
         for row_key in settle(ledger, params):
             hint(row_key)
         labels = inbox / "annotations"
-        if _quiet(labels, params.stable_seconds):
-            # The import keeps a copy; what cannot be read stays here, and in the log, for a person.
-            if not take_annotations(labels)["refused"]:
-                for path in [path for path in labels.rglob("*") if path.is_file()]:
-                    path.unlink()
+        # The import keeps a copy; what cannot be read stays here, and in the log, for a person.
+        if _quiet(labels, params.stable_seconds) and not take_annotations(labels)["refused"]:
+            for path in [path for path in labels.rglob("*") if path.is_file()]:
+                path.unlink()
 
     with serving(ledger, params, settings):
         while True:
