@@ -34,8 +34,8 @@ _given: list[Given] = []
 @contextmanager
 def giving(mapper: Mapper | None = None, console: Console | None = None) -> Iterator[Given]:
     """Hand over `mapper` (default: that of an outer `giving`, else a pool of this process) and `console`."""
-    if mapper is None and _given:
-        mapper = _given[-1].mapper
+    if _given:
+        mapper, console = mapper or _given[-1].mapper, console or _given[-1].console
     if mapper is not None:
         _given.append(Given(mapper, console))
         try:
