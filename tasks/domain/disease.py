@@ -11,7 +11,11 @@ JIC = ("A", "B", "C1", "C2")
 
 LABELS = {"arco": ARCO, "ficat": FICAT, "steinberg": STEINBERG, "jic": JIC, "lesion": ("0", "1")}
 """Categorical labels of labels.csv and their allowed values."""
-MEASURED_LABELS = {"collapse_mm": (0.0, 30.0), "kerboul_coronal_deg": (0.0, 360.0), "kerboul_sagittal_deg": (0.0, 360.0)}
+MEASURED_LABELS = {
+    "collapse_mm": (0.0, 30.0),
+    "kerboul_coronal_deg": (0.0, 360.0),
+    "kerboul_sagittal_deg": (0.0, 360.0),
+}
 """Numeric labels of labels.csv with their possible range, in the unit that the name ends with."""
 
 TREATMENTS = (
