@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.training.losses import skeleton
-
 Mask = NDArray[np.bool_]
 
 
@@ -26,11 +24,41 @@ def cldice(a: Mask, b: Mask, steps: int) -> float:
         return float("nan")
     if not a.any() or not b.any():
         return 0.0
-    both = torch.from_numpy(np.stack([a[box], b[box]])).float()[:, None]
-    thin = (skeleton(both, steps)[:, 0] > 0.5).numpy()
+    thin = [skeleton(mask[box], steps) for mask in (a, b)]
     found = (thin[0] & b[box]).sum() / max(1, thin[0].sum())
     covered = (thin[1] & a[box]).sum() / max(1, thin[1].sum())
     return float(2 * found * covered / (found + covered)) if found + covered else 0.0
+
+
+def skeleton(mask: Mask, steps: int) -> Mask:
+    """What opening takes away from the mask eroded 0, 1, ... `steps` times: its centre lines, a voxel or two wide."""
+    thin = mask & ~_dilate(_erode(mask))
+    for _ in range(steps):
+        mask = _erode(mask)
+        thin |= mask & ~_dilate(_erode(mask))
+    return thin
+
+
+def _erode(mask: Mask) -> Mask:
+    """By the six neighbours."""
+    wide, out = np.pad(mask, 1, constant_values=True), mask.copy()
+    for axis in range(mask.ndim):
+        out &= _shifted(wide, axis, 0) & _shifted(wide, axis, 2)
+    return out
+
+
+def _dilate(mask: Mask) -> Mask:
+    """By all neighbours, one axis after the other."""
+    for axis in range(mask.ndim):
+        wide = np.pad(mask, 1)
+        mask = mask | _shifted(wide, axis, 0) | _shifted(wide, axis, 2)
+    return mask
+
+
+def _shifted(wide: Mask, axis: int, start: int) -> Mask:
+    cut = [slice(1, -1)] * wide.ndim
+    cut[axis] = slice(start, wide.shape[axis] - 2 + start)
+    return wide[tuple(cut)]
 
 
 def surface_mm(a: Mask, b: Mask, spacing: Sequence[float]) -> tuple[float, float]:

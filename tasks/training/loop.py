@@ -26,6 +26,7 @@ from tasks.training.recipe import Recipe
 Batch = Mapping[str, Tensor]
 Make = Callable[[Tensor, Generator], Batch]
 Loss = Callable[[nn.Module, Batch], Tensor]
+_READ_TOGETHER = 32
 _log = logging.getLogger("osteoflow.training")
 
 
@@ -96,7 +97,12 @@ def fit(
         if resumable and (state := checkpoint.load(resumable, identity, model, optimizer, average)):
             start, running, fitted.history = state["step"], state["running"], state["history"]
             _log.info("%s: goes on from step %d of %d", name, start, total)
+
+        def saves(step: int) -> bool:
+            return resumable is not None and (step + 1) % recipe.checkpoint_steps == 0 and distribution.first()
+
         net = distribution.wrap(_compiled(model, recipe))
+        waiting: list[tuple[int, Tensor, Tensor]] = []
         microbatch = recipe.microbatch or size
         for step in range(start, total):
             index = _draw(recipe.seed, step // per_epoch, step % per_epoch, items, size)
@@ -105,13 +111,11 @@ def fit(
             if average:
                 decay = min(recipe.ema, (1 + step) / (10 + step))
                 torch._foreach_lerp_(average, _floats(model), 1 - decay)
-            number = float(value)
-            if not math.isfinite(number):
-                raise NotFinite(
-                    f"{name}: the loss is {number} at step {step} of {total}; the batch was "
-                    f"{', '.join(keys(index))}. Look at these, or lower lr"
-                )
-            running += number / per_epoch
+            waiting.append((step, index, value))
+            # Reading a loss makes a GPU wait for it: there, some are read together.
+            if where.type == "cpu" or len(waiting) == _READ_TOGETHER or (step + 1) % per_epoch == 0 or saves(step):
+                running += _read(waiting, name, total, keys) / per_epoch
+                waiting = []
             if (step + 1) % per_epoch == 0:
                 row, running = {"loss": running}, 0.0
                 if validate is not None:
@@ -123,7 +127,7 @@ def fit(
                         bad_epochs += 1
                 fitted.history.append(row)
                 _log.info("%s: epoch %d of %d, loss %.4f", name, len(fitted.history), epochs, row["loss"])
-            if resumable and (step + 1) % recipe.checkpoint_steps == 0 and distribution.first():
+            if resumable and saves(step):
                 state = {"identity": identity, "step": step + 1, "running": running, "history": fitted.history}
                 checkpoint.save(resumable, model, optimizer, average, state)
             fitted.steps = step + 1
@@ -141,6 +145,20 @@ def fit(
             resumable.unlink(missing_ok=True)
     model.eval()
     return fitted
+
+
+def _read(
+    waiting: list[tuple[int, Tensor, Tensor]], name: str, total: int, keys: Callable[[Tensor], list[str]]
+) -> float:
+    """The sum of some losses; raises NotFinite for the first that is not."""
+    values = torch.stack([value for _, _, value in waiting]).tolist()
+    for (step, index, _), value in zip(waiting, values, strict=True):
+        if not math.isfinite(value):
+            raise NotFinite(
+                f"{name}: the loss is {value} at step {step} of {total}; the batch was {', '.join(keys(index))}. "
+                "Look at these, or lower lr"
+            )
+    return float(sum(values))
 
 
 def _step(

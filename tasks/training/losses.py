@@ -47,34 +47,48 @@ def pixels(logits: Tensor, masks: Tensor, known: Tensor, positive: float = 1.0) 
 
 
 def soft_cldice(logits: Tensor, masks: Tensor, known: Tensor, steps: int) -> Tensor:
-    """1 - clDice (Shit 2021): overlap of each skeleton with the other mask, which keeps thin vessels in one piece."""
+    """1 - clDice (Shit 2021): overlap of each skeleton with the other mask, which keeps thin vessels in one piece.
+
+    Where the predicted skeleton lies is taken as given and its pixels carry the gradient: that of the skeleton itself
+    costs more than the rest of a step.
+    """
     weight = known[:, :, None, None]
     share, wanted = torch.sigmoid(logits.float()) * weight, masks * weight
-    thin, wanted_thin = skeleton(share, steps), skeleton(wanted, steps)
+    with torch.no_grad():
+        wanted_thin, place = skeleton(wanted, steps), skeleton(share, steps) / share.clamp_min(1e-3)
+    thin = place * share
     precision = ((thin * wanted).sum() + 1) / (thin.sum() + 1)
     recall = ((wanted_thin * share).sum() + 1) / (wanted_thin.sum() + 1)
     return 1 - 2 * precision * recall / (precision + recall)
 
 
 def skeleton(masks: Tensor, steps: int) -> Tensor:
-    """Soft skeleton by repeated opening. masks (B, L, H, W) or (B, L, D, H, W), 0..1; thinner than 2 x steps + 1."""
-    flat = masks.ndim == 4
-    pool = functional.max_pool2d if flat else functional.max_pool3d
-    lines = ((3, 1), (1, 3)) if flat else ((3, 1, 1), (1, 3, 1), (1, 1, 3))
-
-    def erode(x: Tensor) -> Tensor:
-        slim = [-pool(-x, line, 1, [n // 2 for n in line]) for line in lines]
-        return torch.stack(slim).amin(0)
-
-    def opened(x: Tensor) -> Tensor:
-        return pool(erode(x), 3, 1, 1)
-
-    thin = functional.relu(masks - opened(masks))
+    """Soft skeleton by repeated opening. masks (B, L, H, W), 0..1; what is thicker than 2 x steps + 1 stays whole."""
+    thin = functional.relu(masks - _dilate(_erode(masks)))
     for _ in range(steps):
-        masks = erode(masks)
-        extra = functional.relu(masks - opened(masks))
+        masks = _erode(masks)
+        extra = functional.relu(masks - _dilate(_erode(masks)))
         thin = thin + functional.relu(extra - thin * extra)
     return thin
+
+
+# Pooling by 3 as minima and maxima of shifted views: several times faster on CPU than max_pool2d.
+
+
+def _erode(x: Tensor) -> Tensor:
+    """The least of a pixel and its four neighbours."""
+    wide = functional.pad(x, (1, 1, 1, 1), value=1.0)
+    rows = torch.minimum(wide[..., :-2, 1:-1], wide[..., 2:, 1:-1])
+    columns = torch.minimum(wide[..., 1:-1, :-2], wide[..., 1:-1, 2:])
+    return torch.minimum(x, torch.minimum(rows, columns))
+
+
+def _dilate(x: Tensor) -> Tensor:
+    """The greatest of a pixel and its eight neighbours."""
+    tall = functional.pad(x, (0, 0, 1, 1))
+    x = torch.maximum(x, torch.maximum(tall[..., :-2, :], tall[..., 2:, :]))
+    wide = functional.pad(x, (1, 1, 0, 0))
+    return torch.maximum(x, torch.maximum(wide[..., :-2], wide[..., 2:]))
 
 
 def _mean(each: Tensor, known: Tensor) -> Tensor:
