@@ -32,6 +32,8 @@ def prepare(root: Path | None = None) -> Settings:
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.sqlite'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(home / "mlartifacts"),
         "_MLFLOW_SERVER_ARTIFACT_ROOT": str(home / "mlartifacts"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -188,7 +189,9 @@ def register(package: Path, digest: str, run_id: str, inputs: dict[str, str], ta
 
     with mlflow.start_run(run_id=run_id):
         for name, content in sorted(inputs.items()):
-            source = resolve_dataset_source(name)
+            with warnings.catch_warnings():  # "may be a local path or ...": it is a path
+                warnings.simplefilter("ignore", UserWarning)
+                source = resolve_dataset_source(name)
             mlflow.log_input(MetaDataset(source, name=name, digest=content[:36]), context="input")  # type: ignore[abstract]
         info = mlflow.pyfunc.log_model(
             name="package",

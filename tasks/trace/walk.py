@@ -62,16 +62,41 @@ def trace(graph: Graph, ref: str) -> Graph:
 
 
 def _reach(graph: Graph, start: list[str], here: str, there: str) -> set[str]:
+    """Nodes that can be reached from `start` within one history.
+
+    The same file content may be written again by a later run, so a way through the graph carries the commits that it
+    can belong to: a stage run or model of another commit is not on it, though it read or wrote the very same bytes.
+    """
     neighbours: dict[str, list[str]] = defaultdict(list)
     for edge in graph["edges"]:
         neighbours[edge[here]].append(edge[there])
-    seen, waiting = set(start), list(start)
+    commits = _commits(graph)
+    first: list[tuple[str, frozenset[str] | None]] = [(key, commits.get(key)) for key in start]
+    seen, waiting = set(first), list(first)
     while waiting:
-        for one in neighbours[waiting.pop()]:
-            if one not in seen:
-                seen.add(one)
-                waiting.append(one)
-    return seen
+        key, histories = waiting.pop()
+        for one in neighbours[key]:
+            own = commits.get(one)
+            both = histories if own is None else own if histories is None else own & histories
+            if both is not None and not both:
+                continue
+            if (one, both) not in seen:
+                seen.add((one, both))
+                waiting.append((one, both))
+    return {key for key, _ in seen}
+
+
+def _commits(graph: Graph) -> dict[str, frozenset[str]]:
+    """Of each commit, stage run and model: the commits that it belongs to ('' for what is not committed)."""
+    kinds = {node["id"]: node["kind"] for node in graph["nodes"]}
+    found: dict[str, set[str]] = {key: set() for key, kind in kinds.items() if kind in ("commit", "stage_run", "model")}
+    for key, kind in kinds.items():
+        if kind == "commit":
+            found[key].add(key)
+    for edge in graph["edges"]:
+        if kinds.get(edge["from"]) == "commit" and edge["to"] in found:
+            found[edge["to"]].add(edge["from"])
+    return {key: frozenset(commits or {""}) for key, commits in found.items()}
 
 
 def _cut(graph: Graph, ref: str, kept: set[str]) -> Graph:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tasks.domain.params import Section
-from tasks.store.files import FIXED_TIME
+from tasks.store.files import settle_time
 
 
 class Progress:
@@ -43,7 +42,7 @@ class Progress:
     ) -> None:
         status = {"status": "finished"} if kind is None else {"status": "failed", "reason": kind.__name__}
         self._write({"event": "end", **status})
-        os.utime(self.path, (FIXED_TIME, FIXED_TIME))
+        settle_time(self.path)
 
     def _write(self, line: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as handle:
