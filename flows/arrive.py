@@ -26,7 +26,7 @@ from tasks import anonymize, receive, standardize
 from tasks.domain.errors import WrongUse
 from tasks.domain.params import load
 from tasks.domain.settings import Settings
-from tasks.ledger import Ledger, StudyVersion
+from tasks.ledger import STATES, Ledger, StudyVersion
 from tasks.standardize.params import Params as StandardizeParams
 from tasks.standardize.stage import visits
 from tasks.store import items
@@ -78,7 +78,8 @@ def arrive() -> dict[str, int]:
                 break
             made = prepare_studies(ledger, versions, given)
             done += len(made)
-        scored = len({row["study"] for row in score_new(ledger, given)})
+        # What a dataset run has finished with has out-of-fold estimates; `osteoflow score` does those too.
+        scored = len({row["study"] for row in score_new(ledger, given, ("complete", "claimed"))})
         return {"studies": done, "scored": scored}
 
 
@@ -176,8 +177,8 @@ def _standardize_one(work: tuple[items.Item, StandardizeParams]) -> None:
 # ---- score ----------------------------------------------------------------------------------------------------------
 
 
-def score_new(ledger: Ledger, given: Given) -> list[dict[str, Any]]:
-    """Score what the champion has not seen; nothing when there is no champion, or none for this origin."""
+def score_new(ledger: Ledger, given: Given, states: tuple[str, ...] = STATES) -> list[dict[str, Any]]:
+    """Score what the champion has not scored; nothing when there is no champion, or none for this origin."""
     if not (Settings().home / "models").exists():
         return []  # no version was ever registered here: MLflow need not be asked
     from flows import tracking
@@ -185,7 +186,7 @@ def score_new(ledger: Ledger, given: Given) -> list[dict[str, Any]]:
     champion = tracking.find("champion")
     if champion is None:
         return []
-    waiting = ledger.unscored(str(champion.number))
+    waiting = [version for version in ledger.unscored(str(champion.number)) if version.state in states]
     made_of = tracking.package_facts(champion.number)["origin"]
     waiting = [version for version in waiting if version.origin == made_of or made_of == "hospital"]
     if not waiting:

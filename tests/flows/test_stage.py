@@ -75,7 +75,7 @@ def test_a_truncated_rwlock_left_by_a_crash_is_survived(workspace: Path) -> None
 
 
 def test_new_content_of_the_same_size_is_never_taken_for_the_old(workspace: Path) -> None:
-    """DVC knows a file by inode, size and time; files of the de-identified zone have no real time to tell them apart."""
+    """DVC knows a file by inode, size and time, and the files of the de-identified zone have no real time."""
     hook = (
         "import shutil\n"
         "from tasks.store.files import write_text\n"
