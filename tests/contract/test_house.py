@@ -65,9 +65,9 @@ def test_no_default_is_hidden_in_code_and_every_parameter_is_read(section: str) 
     model = importlib.import_module(module).Params
     defaults = [name for name, field in model.model_fields.items() if not field.is_required()]
     assert not defaults, f"{section}: {defaults} have defaults in code"
-    files = [ROOT / (module.replace(".", "/") + ".py")] if section in FLOW_SECTIONS else sources(section)
-    text = "\n".join(path.read_text() for path in files)
-    unread = [name for name in model.model_fields if not re.search(rf"\.{name}\b", text)]
+    files = [path for path in sources(section) if path.name != "params.py"] if section in ROOMS else []
+    text = "\n".join(path.read_text() for path in [*files, *(ROOT / "flows").glob("*.py")])
+    unread = [name for name in model.model_fields if not re.search(rf'\.{name}\b|"{name}"', text)]
     assert not unread, f"{section}: {unread} are never read"
     load(section, model, PARAMS)
 
