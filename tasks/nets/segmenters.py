@@ -1,4 +1,8 @@
-"""Segmentation networks: (B, C, H, W) -> logits (B, classes, H, W)."""
+"""Segmentation networks: (B, C, H, W) -> logits (B, classes, H, W).
+
+The last channel is each pixel's distance from the centre of the femoral head, which the grid is laid around: bright
+lines are vessels of the head inside it, and fascia or fluid outside.
+"""
 
 from __future__ import annotations
 

@@ -133,6 +133,8 @@ class _Hips:
         images = (self.stack.take(index, slices) * keep[:, None, :, None, None]).flatten(0, 1)
         masks = self.masks.masks[index[:, None], :, slices].float().flatten(0, 1)
         images, shares = augment.augment(images, how, generator, masks)
+        # The image moves under the distances, so that a centre found a little wrong does no harm.
+        images = torch.cat([images, self.stack.distance(slices).flatten(0, 1)[:, None]], 1)
         return {"images": images, "masks": shares, "known": self.masks.known[index].repeat_interleave(count, 0)}
 
     def loss(self, net: nn.Module, batch: loop.Batch) -> Tensor:
@@ -150,9 +152,10 @@ class _Vessels:
         drawn = data.masks(train["mask"].tolist(), LABELS["vessel"], whole.bits.shape[2:])
         self.usable = (drawn.known[:, 0] > 0) & (whole.present[:, 0] > 0)
         self.stack, self.masks = whole.to(where), drawn.masks.to(where)
-        # Slabs are drawn where vessels are, but for a tenth of them: most of the volume has none.
+        # Most of the volume has no vessel: a share of the slabs is drawn where there are some, the rest anywhere.
         self.chance = self.masks.flatten(3).sum(3, dtype=torch.float32)[:, 0] ** 0.5 + 1e-6
-        self.chance = 0.9 * self.chance / self.chance.sum(1, keepdim=True) + 0.1 / whole.bits.shape[2]
+        share = params.vessel.where_vessels
+        self.chance = share * self.chance / self.chance.sum(1, keepdim=True) + (1 - share) / whole.bits.shape[2]
 
     def make(self, index: Tensor, generator: Generator) -> dict[str, Tensor]:
         how, depth = self.params.vessel, self.stack.bits.shape[2]
@@ -163,8 +166,11 @@ class _Vessels:
         visit = index.repeat_interleave(how.slabs)
         images = self.stack.take(visit, seen.flatten(0, 1).clamp(0, depth - 1))[:, :, 0]
         masks = self.masks[visit[:, None], 0, inside.flatten(0, 1).clamp_max(depth - 1)].float()
-        images, shares = augment.augment(images, self.params.augment, generator, masks, together=True)
-        return {"images": images, "masks": shares}
+        far = self.stack.distance(first + (how.slab - 1) / 2).flatten(0, 1)[:, None]
+        images, still = augment.augment(
+            images, self.params.augment, generator, torch.cat([masks, far], 1), together=True, crop=how.crop_px
+        )
+        return {"images": torch.cat([images, still[:, -1:]], 1), "masks": still[:, :-1]}
 
     def loss(self, net: nn.Module, batch: loop.Batch) -> Tensor:
         how, masks = self.params.vessel, batch["masks"]

@@ -36,8 +36,12 @@ class VesselNet(Section):
     deepest: int
     width: int
     """Channels at full resolution."""
+    crop_px: int
+    """Side of the square of a slab that a training step looks at, somewhere in it; 0: the whole slab."""
     slabs: int
     """Slabs of a hip-visit in one training step, drawn anew each time."""
+    where_vessels: float
+    """Share of these slabs that are drawn where vessels are; the rest lie anywhere."""
     dice: float
     cldice: float
     """Weight of soft clDice, which keeps thin vessels in one piece; 0: none."""

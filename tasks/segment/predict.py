@@ -73,8 +73,8 @@ def load(folder: str, name: str, weights: str) -> tuple[nn.Module, dict[str, Any
 def build(architecture: Mapping[str, Any]) -> nn.Module:
     how = architecture
     if how["kind"] == "hip":
-        return HipSegmenter(how["network"], len(how["roles"]), len(LABELS["hip"]), how["deepest"], how["width"])
-    return VesselNet(how["network"], how["slab"] + 2 * how["context"], how["slab"], how["deepest"], how["width"])
+        return HipSegmenter(how["network"], len(how["roles"]) + 1, len(LABELS["hip"]), how["deepest"], how["width"])
+    return VesselNet(how["network"], how["slab"] + 2 * how["context"] + 1, how["slab"], how["deepest"], how["width"])
 
 
 @torch.inference_mode()
@@ -84,7 +84,8 @@ def probability(net: nn.Module, about: Mapping[str, Any], path: Path, batch: int
     if how["kind"] == "hip":
         shape = data.stack([path], how["roles"]).bits.shape[3:]
         stack = data.stack([path], how["roles"], about["reading"]["size_px"])
-        images = stack.take(torch.tensor([0]), torch.arange(stack.bits.shape[2])[None])[0]
+        every = torch.arange(stack.bits.shape[2])
+        images = torch.cat([stack.take(torch.tensor([0]), every[None])[0], stack.distance(every)[:, None]], 1)
         logits = _through(net, images, where, batch)
         logits = functional.interpolate(logits, size=shape, mode="bilinear", align_corners=False)
         return torch.sigmoid(logits).transpose(0, 1)
@@ -93,6 +94,7 @@ def probability(net: nn.Module, about: Mapping[str, Any], path: Path, batch: int
     first = torch.arange(0, depth, slab).clamp_max(max(0, depth - slab))
     seen = (first[:, None] + torch.arange(-context, slab + context)).clamp(0, depth - 1)
     images = stack.take(torch.zeros(len(first), dtype=torch.long), seen)[:, :, 0]
+    images = torch.cat([images, stack.distance(first + (slab - 1) / 2)[:, None]], 1)
     shares = torch.sigmoid(_through(net, images, where, batch))
     out = torch.zeros(1, depth, *shares.shape[2:])
     for start, share in zip(first.tolist(), shares, strict=True):

@@ -12,16 +12,22 @@ from tasks.training.recipe import Augment
 
 
 def augment(
-    images: Tensor, how: Augment, generator: Generator, masks: Tensor | None = None, together: bool = False
+    images: Tensor,
+    how: Augment,
+    generator: Generator,
+    masks: Tensor | None = None,
+    together: bool = False,
+    crop: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """images (B, C, H, W) float, masks (B, L, H, W) or None -> both changed; masks come back as shares 0..1.
 
-    `together`: channels are slices of one sequence, so their intensities change alike.
+    `together`: channels are slices of one sequence, so their intensities change alike. `crop`: side in pixels of the
+    square that is cut out somewhere; 0: the whole image.
     """
     count, channels = images.shape[:2]
     if masks is None:
         masks = images.new_zeros(count, 0, *images.shape[2:])
-    both = _affine(torch.cat([images, masks.to(images.dtype)], 1), how, generator)
+    both = _affine(torch.cat([images, masks.to(images.dtype)], 1), how, generator, crop)
     return intensity(both[:, :channels], how, generator, together), both[:, channels:]
 
 
@@ -30,15 +36,18 @@ def _uniform(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tens
     return torch.rand(shape, generator=generator, device=like.device) * 2 - 1
 
 
-def _affine(images: Tensor, how: Augment, generator: Generator) -> Tensor:
-    if not (how.rotate_deg or how.scale or how.shift):
+def _affine(images: Tensor, how: Augment, generator: Generator, crop: int) -> Tensor:
+    if not (how.rotate_deg or how.scale or how.shift or crop):
         return images
     draw = _uniform((len(images), 4), images, generator)
     angle, zoom = draw[:, 0] * math.radians(how.rotate_deg), 1 + draw[:, 1] * how.scale
+    rows, columns = images.shape[2:]
+    part = torch.tensor([min(1.0, crop / columns), min(1.0, crop / rows)] if crop else [1.0, 1.0], device=images.device)
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-    shift = draw[:, 2:] * 2 * how.shift
-    matrix = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
-    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    shift = draw[:, 2:] * (2 * how.shift + 1 - part)
+    turn = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1) * part
+    size = [len(images), images.shape[1], min(crop, rows) or rows, min(crop, columns) or columns]
+    grid = functional.affine_grid(torch.cat([turn, shift[..., None]], 2), size, align_corners=False)
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

@@ -108,6 +108,14 @@ class Stack:
         offset = (self.offset * self.present)[visit][:, None, :, None, None]
         return (chosen.to(torch.int32) & 0xFFFF).float() * scale + offset
 
+    def distance(self, slices: Tensor) -> Tensor:
+        """(...) slices -> (..., H, W): how far each pixel lies from the centre of the femoral head, in mm / 30."""
+        depth, rows, columns = self.bits.shape[2:]
+        along = ((slices - (depth - 1) / 2) * self.spacing[0])[..., None, None]
+        down = (torch.arange(rows, device=slices.device) - (rows - 1) / 2)[:, None] * self.spacing[1]
+        across = (torch.arange(columns, device=slices.device) - (columns - 1) / 2) * self.spacing[2]
+        return (along**2 + down**2 + across**2).sqrt() / 30.0
+
     def places(self) -> Tensor:
         """(D,) mm of each slice from the centre of the head, posterior positive."""
         depth = self.bits.shape[2]
