@@ -35,7 +35,6 @@ from tasks.store.items import Mapper
 log = logging.getLogger("osteoflow.arrive")
 
 HINT = "osteoflow.study.complete"
-ORIGINS = ("hospital", "phantom")
 LEASE_S = 600.0
 """A worker that dies gives its studies back after this long."""
 CHUNK = 64
@@ -46,10 +45,6 @@ def ingest(
     src: Path, origin: str = "hospital", console: Console | None = None, mapper: Mapper | None = None
 ) -> dict[str, Any]:
     """A folder of DICOM through the arrival loop, now. The folder is taken as complete: no quiet time is waited for."""
-    if origin not in ORIGINS:
-        raise WrongUse(f"--origin is {' or '.join(ORIGINS)}, not '{origin}'")
-    if not src.exists():
-        raise WrongUse(f"{src} is not there")
     settings, ledger = Settings().ensure(), Ledger.open()
     held = ledger.quarantined()
     params = load("receive", receive.Params)
@@ -236,10 +231,6 @@ def take_annotations(
     from tasks.annotate import intake
     from tasks.keys import Keys
 
-    if origin not in ORIGINS:
-        raise WrongUse(f"--origin is {' or '.join(ORIGINS)}, not '{origin}'")
-    if not src.exists():
-        raise WrongUse(f"{src} is not there")
     settings = Settings().ensure()
     found = intake(
         src, keys=Keys.open(), site=site or settings.site, identified=settings.identified, origin=origin,

@@ -88,6 +88,7 @@ def anonymize(
     as_json: AsJson = False,
 ) -> None:
     """De-identify and verify a tree of files. Files that may not leave are quarantined or refused, with a reason."""
+    _there(src, "hospital")
     prepare()
     from flows.progress import bar
     from tasks.anonymize import Params, anonymize_tree
@@ -97,8 +98,6 @@ def anonymize(
     from tasks.store.files import write_json
     from tasks.store.mapping import local
 
-    if not src.exists():
-        raise WrongUse(f"{src} is not there")
     keys = Keys.open(key_file)
     with local(preload=("tasks.anonymize",)) as mapper, bar(console if not as_json else None, "files") as progress:
         rows = anonymize_tree(
@@ -121,6 +120,7 @@ def ingest(
     as_json: AsJson = False,
 ) -> None:
     """Take a folder of DICOM through the arrival loop, now."""
+    _there(src, origin)
     prepare()
     from flows.arrive import ingest as run
 
@@ -137,6 +137,7 @@ def annotate(
     as_json: AsJson = False,
 ) -> None:
     """Import labels, masks, treatments and outcomes. A table with a refused row is not taken, unless --partial."""
+    _there(src, origin)
     prepare()
     from flows.arrive import take_annotations
 
@@ -382,6 +383,14 @@ def quarantine_discard(key: Annotated[str, typer.Argument()], why: Why) -> None:
     from tasks.receive import discard
 
     console.print(f"{key}: {discard(Ledger.open(), key, getpass.getuser(), why)} files removed")
+
+
+def _there(src: Path, origin: str) -> None:
+    """What can be said before anything is imported."""
+    if origin not in ("hospital", "phantom"):
+        raise WrongUse(f"--origin is hospital or phantom, not '{origin}'")
+    if not src.exists():
+        raise WrongUse(f"{src} is not there")
 
 
 def _report(found: dict[str, Any], as_json: bool, title: str, columns: tuple[str, str]) -> None:

@@ -37,6 +37,8 @@ from tasks.domain.settings import Settings
 log = logging.getLogger("osteoflow.serve")
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+DEPLOYMENTS = 3
+"""How many `deployments` serves."""
 START_PATIENCE_S = 300.0
 """A slow machine was seen to need 30 s for a fresh Prefect database; ten times that before giving up."""
 
@@ -98,7 +100,7 @@ def run(console: Console, check: bool = False) -> None:
         table.add_row("audit site", f"http://127.0.0.1:{settings.http_port}")
         _write_state(settings, environment["PREFECT_API_URL"])
         if check:
-            _wait_receiver(settings, started)
+            _wait_receiver(settings, environment["PREFECT_API_URL"], started)
         console.print(table)
         while not check:
             for child, process in started:
@@ -126,7 +128,7 @@ def _wait(child: Child, process: subprocess.Popen[bytes]) -> None:
     raise Unavailable(f"{child.name} did not answer within {START_PATIENCE_S:.0f} s")
 
 
-def _wait_receiver(settings: Settings, started: list[tuple[Child, subprocess.Popen[bytes]]]) -> None:
+def _wait_receiver(settings: Settings, api: str, started: list[tuple[Child, subprocess.Popen[bytes]]]) -> None:
     import socket
 
     deadline = time.monotonic() + START_PATIENCE_S
@@ -144,7 +146,17 @@ def _wait_receiver(settings: Settings, started: list[tuple[Child, subprocess.Pop
             ):
                 return
         time.sleep(0.3)
-    raise Unavailable(f"the receiver did not answer within {START_PATIENCE_S:.0f} s")
+    raise Unavailable(f"the receiver and the deployments were not up within {START_PATIENCE_S:.0f} s")
+
+
+def _deployed(api: str) -> int:
+    """How many deployments the server knows."""
+    asked = urllib.request.Request(f"{api}/deployments/count", data=b"{}", headers={"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            return int(answer.read())
+    except (urllib.error.URLError, OSError, ValueError):
+        return 0
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
@@ -240,8 +252,6 @@ def deployments() -> None:
     from flows.watch import watch
 
     trigger = DeploymentEventTrigger(name="a study is complete", expect={HINT})
-    up = Settings().home / "deployments.up"
-    up.unlink(missing_ok=True)
     made = [
         arrive.to_deployment(
             "arrive", triggers=[trigger], concurrency_limit=1, description="Work on what has arrived, by hint"
@@ -253,7 +263,6 @@ def deployments() -> None:
             "watch", interval=timedelta(minutes=10), concurrency_limit=1, description="Retrain when due"
         ),
     ]
-    threading.Timer(3.0, up.touch).start()
     prefect.serve(*made, pause_on_shutdown=False)  # type: ignore[arg-type]
 
 

@@ -38,9 +38,9 @@ def workspace(tmp_path, monkeypatch):
             "impute": torch.zeros(width),
             "centre": torch.zeros(width),
             "scale": torch.ones(width),
-            "weight": torch.tensor([1.0, 0.5, 0.0]),
+            "weight": torch.tensor([1.0, 0.5, 0.0] + [0.0] * (2 * width)),
             "alpha": torch.full((4,), -2.0),
-            "spread": torch.randn(8, width + 1) * 0.1,
+            "spread": torch.randn(8, 3 * width + 1) * 0.1,
             "whiten": torch.eye(width),
         }
         residual = {f"residual.{key}": value for key, value in Residual(width, 4).state_dict().items()}
