@@ -50,7 +50,7 @@ def workspace(
 
 @app.command()
 def demo(
-    patients: Annotated[int, typer.Option(help="Phantom patients.", min=4, max=500)] = 20,
+    patients: Annotated[int, typer.Option(help="Phantom patients.", min=4, max=500)] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the cohort and of the training.")] = 7,
 ) -> None:
     """The whole life on phantoms: cohort, two arrivals, two model versions, results and the report's path."""
@@ -90,15 +90,16 @@ def anonymize(
     """De-identify and verify a tree of files. Files that may not leave are quarantined or refused, with a reason."""
     _there(src, "hospital")
     prepare()
+    from tasks.keys import Keys
+
+    keys = Keys.open(key_file)
     from flows.progress import bar
     from tasks.anonymize import Params, anonymize_tree
     from tasks.domain.params import load
     from tasks.domain.settings import Settings
-    from tasks.keys import Keys
     from tasks.store.files import write_json
     from tasks.store.mapping import local
 
-    keys = Keys.open(key_file)
     with local(preload=("tasks.anonymize",)) as mapper, bar(console if not as_json else None, "files") as progress:
         rows = anonymize_tree(
             src, dst, keys, load("anonymize", Params), Settings().site,
