@@ -1,7 +1,7 @@
 """A phantom cohort in two drops: first the archive of those who came first, then the visits that follow.
 
-Patients in the order of their first visit: a hospital loads its closed cases first. One patient may stand on the border,
-with the first visits and what was known by then in the first drop, and the others in the second.
+Patients in the order of their first visit: a hospital loads its closed cases first. One patient may stand on the
+border, with the first visits and what was known by then in the first drop, and the others in the second.
 """
 
 from __future__ import annotations
