@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+NEEDS_ALL = "OSTEOFLOW_TEST_NEEDS_ALL"
+"""Set in CI: a test whose program is missing fails there instead of skipping."""
+
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.update(
     {"DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "MPLBACKEND": "Agg"}
 )
-for name in [name for name in os.environ if name.startswith("OSTEOFLOW_")]:
+for name in [name for name in os.environ if name.startswith("OSTEOFLOW_") and name != NEEDS_ALL]:
     del os.environ[name]
 
 
@@ -22,3 +25,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("OSTEOFLOW_HOME", str(folder))
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> pytest.TestReport:
+    """Where every program is said to be there, a skip is a failure."""
+    report = yield
+    if report.skipped and os.environ.get(NEEDS_ALL):
+        report.outcome = "failed"
+    return report
