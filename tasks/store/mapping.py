@@ -1,4 +1,4 @@
-"""Local processes for item-wise work: a `Mapper` that keeps its workers warm."""
+"""Local processes for item-wise work: a `Mapper` whose workers fork off a warm server."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ def local(workers: int | None = None, preload: tuple[str, ...] = ()) -> Iterator
         os.environ.setdefault(name, "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["numpy", "pandas", "pyarrow.parquet", *preload])
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
 
-        def mapper(function: Callable[[Any], Any], work: Iterable[Any]) -> Iterator[Any]:
-            return pool.map(function, work)
+    def mapper(function: Callable[[Any], Any], work: Iterable[Any]) -> Iterator[Any]:
+        # Workers of their own for each call: forking them off the warm server costs 0.1 s, and what a stage left in
+        # their memory goes with them (over a whole life two kept workers grew from 1 to 1.7 GB each).
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+            yield from pool.map(function, work)
 
-        yield mapper
+    yield mapper
 
 
 def _one_thread() -> None:
