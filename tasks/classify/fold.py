@@ -77,6 +77,8 @@ def _fit(job: Job, folder: Path, name: str, train: pd.DataFrame, inputs: str) ->
     train, table = train[keep].reset_index(drop=True), table[keep].reset_index(drop=True)
     labelled = [label for label, one in zip(labelled, keep, strict=True) if one]
     lesson = _Lesson(params, train, table, labelled, where)
+    if older is None:
+        net.expect(_usual(table))
     learn, quiet = data.hold_back(train, params.recipe.validation_share, params.recipe.seed)
     items, held = torch.tensor(learn.index.to_numpy()), torch.tensor(quiet.index.to_numpy())
 
@@ -178,6 +180,17 @@ class _Lesson:
         for name in NUMBERS:
             total = total + weights.number * losses.number(out[name][:, 0], batch[name] / SCALE[name])
         return total
+
+
+def _usual(table: pd.DataFrame) -> dict[str, Tensor]:
+    """Means of the training targets, in what each head's bias stands for."""
+    out = {}
+    for name in ("lesion", *ORDINAL, *NUMBERS):
+        known = torch.tensor(table[name].dropna().to_numpy(), dtype=torch.float32)
+        if len(known):
+            above = [(known > level).float().mean() for level in range(ORDINAL.get(name, 1))]
+            out[name] = known.mean()[None] / SCALE[name] if name in SCALE else torch.stack(above)
+    return out
 
 
 def _labels_digest(rows: pd.DataFrame, labels: pd.DataFrame) -> str:

@@ -1,10 +1,12 @@
 """The visit encoder: slices of one hip-visit -> what a radiologist would write about it.
 
-    slices -> backbone -> 1x1 to 64 -> 3x3 grid -> slice vector (+ where the slice lies) -> lesion on this slice?
-           -> gated attention over slices, beside their mean -> visit vector -> heads
+    slices -> backbone -> 1x1 to 64 -> 3x3 grid -> share of head and lesion in each cell
+                                               -> slice vector (+ where the slice lies) -> lesion on this slice?
+    slice vectors and cells -> gated attention over slices, beside their mean -> visit vector -> heads
 
-Grid pooling keeps where a lesion is (global average pooling was measured to lose it), and since every head is a named
-clinical quantity, the features of networks of different folds mean the same.
+Grid pooling keeps where a lesion is (global average pooling was measured to lose it); its cells are taught by masks and
+feed the heads, which with a few dozen patients learn size and place from them long before the images alone would do.
+Since every head is a named clinical quantity, the features of networks of different folds mean the same.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Ordinal(nn.Module):
     def __init__(self, width: int, steps: int) -> None:
         super().__init__()
         self.direction = nn.Linear(width, 1, bias=False)
+        nn.init.zeros_(self.direction.weight)
         self.bias = nn.Parameter(torch.linspace(1, -1, steps))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,26 +82,40 @@ class VisitEncoder(nn.Module):
         self.cells = nn.Conv2d(reduced, len(CELLS), 1)
         self.vector = nn.Sequential(nn.Linear(reduced * GRID * GRID + 2, width), nn.Hardswish(), nn.Dropout(dropout))
         self.slice = nn.Linear(width, 1)
-        self.value, self.gate, self.weight = nn.Linear(width, 64), nn.Linear(width, 64), nn.Linear(64, 1)
-        self.visit = nn.Sequential(nn.Linear(2 * width, width), nn.Hardswish(), nn.Dropout(dropout))
+        every = width + len(CELLS) * GRID * GRID
+        self.value, self.gate, self.weight = nn.Linear(every, 64), nn.Linear(every, 64), nn.Linear(64, 1)
+        self.visit = nn.Sequential(nn.Linear(2 * every, width), nn.Hardswish(), nn.Dropout(dropout))
         heads: dict[str, nn.Module] = {"lesion": nn.Linear(width, 1)}
         heads |= {name: Ordinal(width, steps) for name, steps in ORDINAL.items()}
         heads |= {name: nn.Linear(width, 1) for name in NUMBERS}
         self.heads = nn.ModuleDict(heads)
+        # After a short fit a random direction would still be much of what a head says.
+        for head in self.heads.values():
+            if isinstance(head, nn.Linear):
+                nn.init.zeros_(head.weight)
 
     def forward(self, slices: Tensor, where: Tensor) -> dict[str, Tensor]:
         vectors, out = self.look(slices, where)
         return out | self.judge(vectors)
 
     def look(self, slices: Tensor, where: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Each slice alone: vectors (B, S, width), and {"slice": (B, S), "cells": (B, S, 2, 3, 3)} logits."""
+        """Each slice alone: vectors (B, S, width + 18), and {"slice": (B, S), "cells": (B, S, 2, 3, 3)} logits."""
         batch, count = slices.shape[:2]
         flat = slices.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         grid = self.grid(self.reduce(self.features(flat)))
         place = where.flatten()[:, None]
         vectors = self.vector(torch.cat([grid.flatten(1), place, place**2], 1)).view(batch, count, -1)
         cells = self.cells(grid).view(batch, count, len(CELLS), GRID, GRID)
-        return vectors, {"slice": self.slice(vectors)[..., 0], "cells": cells}
+        together = torch.cat([vectors, torch.sigmoid(cells).flatten(2)], 2)
+        return together, {"slice": self.slice(vectors)[..., 0], "cells": cells}
+
+    @torch.no_grad()
+    def expect(self, means: dict[str, Tensor]) -> None:
+        """Let the heads start from what is usual: lesion and ordinals as shares above each level, numbers scaled."""
+        for name, mean in means.items():
+            head = self.heads[name]
+            assert isinstance(head, Ordinal | nn.Linear)
+            head.bias.copy_(mean if name in SCALE else torch.logit(mean, eps=0.02))
 
     def judge(self, vectors: Tensor) -> dict[str, Tensor]:
         """The slices together: {head: (B, n)}."""
