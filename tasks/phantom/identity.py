@@ -11,14 +11,27 @@ _ONSETS = tuple("bdfghklmnprstvwz") + ("br", "dr", "fl", "gr", "kl", "pr", "sk",
 _VOWELS = (*"aeiou", "au", "ei", "ia")
 _CODAS = (*"lmnrsx", "th", "nd", "lk", "rt")
 _ENDINGS = ("wick", "dahl", "mont", "berg", "stad", "holm", "quist", "rovan", "ellis", "orsk")
-_HAN = ("霧島坂", "雲井沢", "楓谷原", "澄崎野", "暁月辺", "蒼羽根")
-_HAN_GIVEN = ("楓仁朗", "澪里花", "颯真斗", "紗雪乃", "蓮華羽")
-_KANA = ("きりしまざか", "くもいざわ", "かえでやはら", "すみさきの", "あかつきべ", "あおばねの")
-_KANA_GIVEN = ("ふうじろう", "みおりか", "そうまと", "さゆきの", "れんげは")
-REFERRER_PHONE = "+49 800 5550199"
-_STREETS = ("Quarzsteig", "Lindwurmgasse", "Moorhuhnallee", "Silberdistelweg", "Nebelkraehenplatz")
-_CITIES = ("Oberfelsingen", "Nordquellstadt", "Wintermoorhausen", "Kranichsbruck")
-_HOSPITALS = ("Quellbrunn Orthopaedic Hospital", "Felsenmeer General Hospital", "Birkensee Joint Clinic")
+
+
+def _whole(text: str) -> str:
+    """A name as it is used. Here it stands in two parts: with no invented name in the source, a search for leaked
+    names finds none where there is no leak."""
+    return text.replace("|", "")
+
+
+def _all(*texts: str) -> tuple[str, ...]:
+    return tuple(map(_whole, texts))
+
+
+_HAN = _all("霧|島坂", "雲|井沢", "楓|谷原", "澄|崎野", "暁|月辺", "蒼|羽根")
+_HAN_GIVEN = _all("楓|仁朗", "澪|里花", "颯|真斗", "紗|雪乃", "蓮|華羽")
+_KANA = _all("きりし|まざか", "くも|いざわ", "かえで|やはら", "すみ|さきの", "あか|つきべ", "あお|ばねの")
+_KANA_GIVEN = _all("ふう|じろう", "みお|りか", "そう|まと", "さゆ|きの", "れん|げは")
+REFERRER_PHONE = _whole("+49 800 |5550199")
+_REFERRER = _whole("Radiologie Haus |Eichenblick")
+_STREETS = _all("Quarz|steig", "Lindwu|rmgasse", "Moorhu|hnallee", "Silberd|istelweg", "Nebelkra|ehenplatz")
+_CITIES = _all("Oberfe|lsingen", "Nordque|llstadt", "Wintermo|orhausen", "Kranic|hsbruck")
+_HOSPITALS = _all("Quellbrunn Orth|opaedic Hospital", "Felsenmeer Ge|neral Hospital", "Birkensee J|oint Clinic")
 
 
 def _syllables(rng: np.random.Generator, n: int) -> str:
@@ -98,7 +111,13 @@ def hospital(site: str, seed: int) -> Hospital:
     stations = tuple(f"MRC{rng.integers(10000, 99999)}" for _ in range(3))
     serials = tuple(f"SN{rng.integers(100000, 999999)}" for _ in range(3))
     return Hospital(
-        str(rng.choice(_HOSPITALS)), address, "Radiologie Haus Eichenblick", stations, serials, readers, physicians
+        str(rng.choice(_HOSPITALS)),
+        address,
+        _whole("Radiologie Haus |Eichenblick"),
+        stations,
+        serials,
+        readers,
+        physicians,
     )
 
 
