@@ -48,7 +48,7 @@ def _known_by(visits: pd.DataFrame, cut: int) -> dict[str, str]:
     first, second = visits[:cut], visits[cut:]
     border = set(second["patient_id"])
     return {
-        patient: dates.max() if patient in border else "9999-12-31"
+        str(patient): str(dates.max()) if patient in border else "9999-12-31"
         for patient, dates in first.groupby("patient_id")["date"]
     }
 
