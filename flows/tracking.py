@@ -19,7 +19,7 @@ from typing import Any
 import mlflow
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 
@@ -280,7 +280,3 @@ def history() -> list[dict[str, Any]]:
 
 def package_facts(number: int) -> dict[str, Any]:
     return read_json(package_of(number) / "package.json")
-
-
-def run_tags(tags: dict[str, str]) -> list[RunTag]:
-    return [RunTag(key, value) for key, value in tags.items()]
