@@ -16,6 +16,7 @@ import pytest
 
 from tasks.domain.errors import KeyRefused, WrongUse
 from tasks.keys import SHIFT_DAYS, Audit, Crosswalk, Keys, reidentify, rotate
+from tasks.keys.keyfile import load, save, successor
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +97,17 @@ def test_random_keys_are_not_refused(tmp_path: Path) -> None:
     for _ in range(50):
         Keys.open(key_file(tmp_path, secrets.token_bytes(32)))
         Keys.open(key_file(tmp_path, base64.b64encode(secrets.token_bytes(32))))
+
+
+def test_a_raw_key_may_begin_with_a_brace_but_a_damaged_rotated_one_is_refused(tmp_path: Path) -> None:
+    raw = b"{" + bytes(i * i * 7 % 251 for i in range(1, 32))
+    assert Keys.open(key_file(tmp_path, raw))
+    path = key_file(tmp_path, secrets.token_bytes(32))
+    save(successor(load(path)))
+    whole = path.read_bytes()
+    for at in (len(whole) // 2, len(whole) - 4):
+        with pytest.raises(KeyRefused, match="damaged"):
+            Keys.open(key_file(tmp_path, whole[:at] + b"\xff" + whole[at + 1 :]))
 
 
 def test_what_is_derived_has_its_form() -> None:
