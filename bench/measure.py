@@ -1,4 +1,4 @@
-"""How the benches time: CPU seconds, medians over rounds, both sides of a ratio within one run (the machines are noisy)."""
+"""How the benches time: CPU seconds, medians over rounds, both sides of a ratio within one run (machines are noisy)."""
 
 from __future__ import annotations
 
