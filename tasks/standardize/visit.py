@@ -181,7 +181,8 @@ def hip_row(item: Item, side: Side, places: list[Place], params: Params, out: Pa
     if refused:
         return row | refused
     tensors: dict[str, NDArray] = {}
-    meta: Row = {name: {} for name in ("scale", "grids", "sources", "patient_affine", "frame_of_reference")}
+    tables = ("scale", "grids", "sources", "source_spacing_mm", "patient_affine", "frame_of_reference")
+    meta: Row = {name: {} for name in tables}
     meta |= {"center_lps": [x, y, z], "side": side, "mirrored": side == "R"}
     for role, (ready, where) in chosen.items():
         used.add(ready.one.stack.series)
@@ -194,6 +195,7 @@ def hip_row(item: Item, side: Side, places: list[Place], params: Params, out: Pa
             tensors[name], meta["scale"][name] = hips.quantize(np.clip(values, -params.ceiling, params.ceiling))
             meta["grids"][name] = {"shape": list(grid.shape), "spacing": list(grid.spacing)}
             meta["sources"][name] = ready.one.stack.series
+            meta["source_spacing_mm"][name] = [float(mm) for mm in ready.one.volume.spacing]
             meta["patient_affine"][name] = affine.tolist()
             meta["frame_of_reference"][name] = ready.one.stack.frame_of_reference
     leading = first.by if first.by in chosen else next(iter(chosen))

@@ -31,6 +31,9 @@ def everything(volumes: dict[str, Volume], **more: object) -> Entries:
     return [entry for role, image in volumes.items() for entry in classic(image, role, STUDY, **more)]
 
 
+PER_TENSOR = ("scale", "grids", "sources", "source_spacing_mm", "patient_affine", "frame_of_reference")
+
+
 def test_both_hips_with_three_roles_on_their_grids(tmp_path: Path, params: Params, person: Person) -> None:
     volumes, truth = person
     rows = process(visit(tmp_path, everything(volumes)), params, tmp_path)
@@ -47,6 +50,9 @@ def test_both_hips_with_three_roles_on_their_grids(tmp_path: Path, params: Param
         }  # fmt: skip
         assert hip.meta["side"] == row["side"] and hip.meta["mirrored"] == (row["side"] == "R")
         assert np.allclose(hip.meta["center_lps"], centre)
+        # What the stages downstream decide by: without the acquired spacing no vessel is ever measured.
+        assert all(set(hip.meta[table]) == set(hip.tensors) for table in PER_TENSOR)
+        assert np.allclose(hip.meta["source_spacing_mm"]["contrast_fine"], volumes["contrast"].spacing)
         assert all(tensor.dtype == np.uint16 for tensor in hip.tensors.values())
         # Marrow is bright in T1 and dark where fat is suppressed; the neck leaves laterally and down, towards +w, +h.
         t1, fluid = hip.values("t1"), hip.values("fluid")
