@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tasks.anonymize import lenient, policy
+from tasks.anonymize.encoding import encoding_of
 from tasks.anonymize.marks import Mark, file_meta, marks
 from tasks.anonymize.params import Params
 from tasks.anonymize.rewrite import Chunk, Rewriter, Unusual
@@ -113,8 +114,8 @@ def _rewritten(data: bytes, header: Header, patient: Patient, wanted: tuple[Mark
     kind = policy.kind_of(header.sop_class)
     if kind is None:
         raise BadInput("unknown_sop_class")
-    rewriter = Rewriter(policy.policy_for(kind[0], patient.params), patient, wanted)
-    return rewriter.dataset(data, header), syntax
+    rewriter = Rewriter(policy.policy_for(kind[0], patient.params), patient, data, encoding_of(header))
+    return rewriter.dataset(header, wanted), syntax
 
 
 @lru_cache(maxsize=4)

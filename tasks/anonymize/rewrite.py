@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 
 from tasks.anonymize import policy, safe_private, streams
+from tasks.anonymize.encoding import LONG, Encoding
 from tasks.anonymize.marks import Mark
 from tasks.anonymize.policy import Policy
 from tasks.anonymize.values import BY_VALUE, Patient
@@ -19,18 +20,21 @@ from tasks.store.dicom import Header
 
 Chunk = bytes | memoryview
 
-_LONG = {vr.decode() for vr in dicom.LONG_VRS}
 _VRS = {vr.decode() for vr in dicom.VRS}
 _END = "end"
 _WITH_SEGMENTS = "1.2.840.10008.1.2.4."
 """The JPEG family: streams that can hold comments."""
 
 
+STAYS = b"stays"
+"""The answer (the object itself) for an element whose bytes are copied."""
+
+
 class Unusual(Exception):
     """These bytes need pydicom's patience."""
 
 
-class _Learned:
+class Learned:
     """What is known of one (tag, VR) in one place. `keep`: up to so many bytes are copied unseen; -1: never."""
 
     __slots__ = ("by_value", "keep", "long", "operation", "tag", "vr", "written")
@@ -41,94 +45,86 @@ class _Learned:
 
 
 class Rewriter:
-    """Rewrites files of one IOD for one patient."""
+    """Rewrites one file of one IOD for one patient. `data` is the whole file, inflated."""
 
-    def __init__(self, decisions: Policy, patient: Patient, marks: tuple[Mark, ...]) -> None:
-        self.policy = decisions
-        self.patient = patient
-        self.marks = marks
+    def __init__(self, decisions: Policy, patient: Patient, data: bytes, code: Encoding) -> None:
+        self.policy, self.patient, self.code = decisions, patient, code
+        self.data, self.view = data, memoryview(data)
+        self.explicit, self.big = code.explicit, code.big
+        self.learned = decisions.learned.setdefault((False, "e" if code.explicit else "i"), {})
+        self.blocks: safe_private.Blocks = {}
 
-    def dataset(self, data: bytes, header: Header) -> list[Chunk]:
-        """The new dataset (what follows group 0002) in pieces. `data` is the whole file, inflated."""
-        self.data, self.view, self.header = data, memoryview(data), header
-        self.explicit = header.transfer_syntax != dicom.IMPLICIT_LITTLE
-        self.big = header.big_endian
-        order = ">" if self.big else "<"
-        self.head = struct.Struct(order + ("HH2sH" if self.explicit else "HHL")).unpack_from
-        self.u32 = struct.Struct(order + "L").unpack_from
-        pack = struct.Struct(order + "HHL")
-        self.pack_item = pack.pack
-        self.pack_short = struct.Struct(order + "HH2sH").pack
-        self.pack_long = struct.Struct(order + "HH2sHL").pack
+    def dataset(self, header: Header, marks: tuple[Mark, ...]) -> list[Chunk]:
+        """The new dataset (what follows group 0002) in pieces, over the layout that the header's reader has found."""
+        view, rewritten = self.view, self.rewritten
+        pending = due(marks, header)
+        following = pending[0].tag if pending else 1 << 32
+        out: list[Chunk] = []
+        run, last, end = header.dataset, -1, header.dataset
         try:
-            return self._top(header)
+            for element in header.layout:
+                tag, _, at, _, end, undefined = element
+                if tag <= last:
+                    raise Unusual("elements out of order")
+                last = tag
+                if undefined:
+                    end += 8
+                if tag >= following:
+                    if run < at:
+                        out.append(view[run:at])
+                        run = at
+                    while pending and pending[0].tag <= tag:
+                        out.append(self.marked(pending.pop(0)))
+                    following = pending[0].tag if pending else 1 << 32
+                new = rewritten(element, header)
+                if new is STAYS:
+                    continue
+                if run < at:
+                    out.append(view[run:at])
+                run = end
+                if new is not None:
+                    out.append(new)
         except struct.error:
             raise BadInput("truncated", "an element's header is cut") from None
-
-    def _top(self, header: Header) -> list[Chunk]:
-        """The top level, over the layout that the header's reader has found."""
-        view, data = self.view, self.data
-        learned = self.policy.learned.setdefault((False, "e" if self.explicit else "i"), {})
-        pending = [mark for mark in self.marks if mark.always or mark.tag not in header.values]
-        following = pending[0].tag if pending else 1 << 32
-        blocks: safe_private.Blocks = {}
-        out: list[Chunk] = []
-        run, last = header.dataset, -1
-        value_of = self.patient.value
-        at = header.dataset
-        for tag, vr, at, value, stop, undefined in header.layout:
-            if tag <= last:
-                raise Unusual("elements out of order")
-            last = tag
-            if tag >= following:
-                if run < at:
-                    out.append(view[run:at])
-                    run = at
-                while pending and pending[0].tag <= tag:
-                    out.append(self._marked(pending.pop(0)))
-                following = pending[0].tag if pending else 1 << 32
-            if tag & 0x10000:
-                safe = blocks.get(tag >> 8) if tag & 0xFF00 else blocks
-                if safe is not None and not undefined and self._stays(tag, vr, value, stop, blocks):
-                    continue
-                if run < at:
-                    out.append(view[run:at])
-                run = stop + 8 if undefined else stop
-                continue
-            known = learned.get(tag)
-            if known is None or known.written != vr:
-                known = learned[tag] = self._learn(tag, vr, 0)
-            if stop - value <= known.keep and not undefined:
-                continue
-            if known.by_value and not undefined:
-                raw = data[value:stop]
-                new = value_of(known.operation, tag, known.vr, raw)
-                if new is raw:
-                    continue
-                if new is None:
-                    new = self._gone(known, raw, False)
-                if run < at:
-                    out.append(view[run:at])
-                if new is not None:
-                    out.append(self._element(tag, known.vr, new))
-                run = stop
-                continue
-            if run < at:
-                out.append(view[run:at])
-            if known.operation is policy.PIXELS:
-                self._pixels(out, at, value, -1 if undefined else stop, len(data))
-            elif known.operation is policy.SEQUENCE:
-                content, _ = self._sequence(value, stop + 8 if undefined else stop, 1, undefined)
-                if content or self.policy.when_gone(tag, False) is not policy.DROP:
-                    out.append(self._element(tag, "SQ", content))
-            run = stop + 8 if undefined else stop
-        end = header.layout[-1][4] + (8 if header.layout[-1][5] else 0) if header.layout else run
         if run < end:
             out.append(view[run:end])
-        out.extend(self._marked(mark) for mark in pending)
+        out.extend(self.marked(mark) for mark in pending)
         return out
 
-    def _gone(self, known: _Learned, raw: bytes, nested: bool) -> bytes | None:
+    def rewritten(self, element: dicom.Element, header: Header) -> Chunk | None:
+        """What becomes of one element of the top level: its new bytes, STAYS, or None when it goes."""
+        tag, vr, at, value, stop, undefined = element
+        if tag & 0x10000:
+            known_block = self.blocks.get(tag >> 8) if tag & 0xFF00 else self.blocks
+            stays = known_block is not None and not undefined and self._stays(tag, vr, value, stop, self.blocks)
+            return STAYS if stays else None
+        known = self.known(tag, vr)
+        if stop - value <= known.keep and not undefined:
+            return STAYS
+        if known.by_value and not undefined:
+            raw = self.data[value:stop]
+            new = self.patient.value(known.operation, tag, known.vr, raw)
+            if new is raw:
+                return STAYS
+            if new is None:
+                new = self._gone(known, raw, False)
+            return None if new is None else self.code.element(tag, known.vr, new)
+        if known.operation is policy.PIXELS:
+            return self.pixels(at, value, -1 if undefined else stop, header)
+        if known.operation is policy.SEQUENCE:
+            content, _ = self._sequence(value, stop + 8 if undefined else stop, 1, undefined)
+            if content or self.policy.when_gone(tag, False) is not policy.DROP:
+                return self.code.element(tag, "SQ", content)
+        return None
+
+    def known(self, tag: int, vr: bytes) -> Learned:
+        """What becomes of (tag, VR) at the top level."""
+        known = self.learned.get(tag)
+        if known is None or known.written != vr:
+            known = self.learned[tag] = self._learn(tag, vr, 0)
+        return known
+
+    def _gone(self, known: Learned, raw: bytes, nested: bool) -> bytes | None:
         """What stands in for a value of which nothing may stay; None drops the element."""
         operation = self.policy.when_gone(known.tag, nested)
         if operation is policy.DROP:
@@ -152,7 +148,7 @@ class Rewriter:
 
     def _elements(self, at: int, end: int, depth: int, to_delimiter: bool) -> tuple[list[Chunk], int]:
         """Rewrite the elements of one item, to `end` or to its delimiter; returns the pieces and where it stopped."""
-        data, view, head, u32, explicit = self.data, self.view, self.head, self.u32, self.explicit
+        data, view, head, u32, explicit = self.data, self.view, self.code.head, self.code.u32, self.explicit
         learned = self.policy.learned.setdefault((True, "e" if explicit else "i"), {})
         blocks: safe_private.Blocks = {}
         out: list[Chunk] = []
@@ -206,11 +202,11 @@ class Rewriter:
             if operation is policy.SEQUENCE:
                 content, stop = self._sequence(value, end if undefined else stop, depth + 1, undefined)
                 if content or self.policy.when_gone(tag, True) is not policy.DROP:
-                    out.append(self._element(tag, "SQ", content))
+                    out.append(self.code.element(tag, "SQ", content))
             elif undefined:
                 stop = self._after(known, value, end, depth)
             elif new is not None:
-                out.append(self._element(tag, known.vr, new))
+                out.append(self.code.element(tag, known.vr, new))
             at = run = stop
         if to_delimiter:
             raise BadInput("truncated", "an item without its end")
@@ -220,23 +216,23 @@ class Rewriter:
             out.append(view[run:at])
         return out, at
 
-    def _after(self, known: _Learned, value: int, end: int, depth: int) -> int:
+    def _after(self, known: Learned, value: int, end: int, depth: int) -> int:
         """Where the element after one of undefined length starts, when that one goes."""
         if known.vr in ("OB", "OW") and self.explicit:
             return dicom.fragments_end(self.data, value, end, self.big) + 8
         explicit = self.explicit and known.vr != "UN"
         return dicom.items_end(self.data, value, end, explicit, self.big and explicit, depth + 1) + 8
 
-    def _learn(self, tag: int, written: bytes, depth: int) -> _Learned:
+    def _learn(self, tag: int, written: bytes, depth: int) -> Learned:
         if tag == dicom.ITEM_END:
-            return _Learned(-1, _END, tag, "", written, False)
+            return Learned(-1, _END, tag, "", written, False)
         if tag >> 16 == 0xFFFE:
             raise BadInput("malformed", "an item or delimiter out of place")
         vr = written.decode("latin-1")
         if self.explicit and vr not in _VRS:
             raise Unusual("an element without a value representation")
         operation = self.policy.operation(tag, vr, depth > 0)
-        long = self.explicit and vr in _LONG
+        long = self.explicit and vr in LONG
         if vr == "UN" and operation not in (policy.DROP, policy.CREATOR) and policy.vr_of(tag) != "UN":
             raise Unusual("a public element in UN")
         vr = vr or policy.vr_of(tag)
@@ -245,33 +241,29 @@ class Rewriter:
         keep = self.policy.longest(tag, vr) if operation == policy.KEEP else -1
         if operation == policy.KEEP and vr not in policy.NUMERIC_VRS and tag not in policy.TABLES_OF_NUMBERS:
             keep = 1 << 20
-        return _Learned(keep, operation, tag, vr, written, long)
+        return Learned(keep, operation, tag, vr, written, long)
 
-    def _pixels(self, out: list[Chunk], at: int, value: int, stop: int, end: int) -> int:
-        """The pixel data as it is, without what was hidden behind its last pixel."""
+    def pixels(self, at: int, value: int, stop: int, header: Header) -> Chunk:
+        """The pixel data as it is, without what was hidden behind its last pixel. `stop` is -1 for fragments."""
         if stop < 0:
-            after = dicom.fragments_end(self.data, value, end, self.big) + 8
-            if self.header.transfer_syntax.startswith(_WITH_SEGMENTS):
-                cleaned = streams.stripped(self.data[value : after - 8])
-                out += [self.view[at:value], cleaned, self.view[after - 8 : after]]
-            else:
-                out.append(self.view[at:after])
-            return after
-        expected = dicom.pixel_bytes(self.header)
-        if expected is not None and stop - value > expected + (expected & 1):
-            new = self.data[value : value + expected] + b"\0" * (expected & 1)
-            tag, vr = self.header.pixel[0] if self.header.pixel else 0, self.data[at + 4 : at + 6].decode("latin-1")
-            out.append(self._element(tag, vr, new))
-        else:
-            out.append(self.view[at:stop])
-        return stop
+            after = dicom.fragments_end(self.data, value, len(self.data), self.big) + 8
+            if not header.transfer_syntax.startswith(_WITH_SEGMENTS):
+                return self.view[at:after]
+            cleaned = streams.stripped(self.data[value : after - 8])
+            return b"".join([self.view[at:value], cleaned, self.view[after - 8 : after]])
+        expected = dicom.pixel_bytes(header)
+        if expected is None or stop - value <= expected + (expected & 1):
+            return self.view[at:stop]
+        new = self.data[value : value + expected] + b"\0" * (expected & 1)
+        tag, vr = header.pixel[0] if header.pixel else 0, self.data[at + 4 : at + 6].decode("latin-1")
+        return self.code.element(tag, vr, new)
 
     def _sequence(self, at: int, end: int, depth: int, undefined: bool) -> tuple[bytes, int]:
         """The items of a sequence rewritten, with lengths given, and where the next element starts."""
         if depth > dicom.MAX_DEPTH:
             raise BadInput("too_deep", f"sequences nested more than {dicom.MAX_DEPTH} levels")
         pieces: list[Chunk] = []
-        item_head = struct.Struct(">HHL" if self.big else "<HHL").unpack_from
+        item_head = self.code.item_head
         while at < end:
             group, number, length = item_head(self.data, at)
             tag = group << 16 | number
@@ -286,28 +278,25 @@ class Rewriter:
             item, at = self._elements(at, end if open_ended else at + length, depth, open_ended)
             content = b"".join(item)
             if not (foreign_code(content, self.explicit, self.big)):
-                pieces += [self.pack_item(0xFFFE, 0xE000, len(content)), content]
+                pieces.append(self.code.item(content))
         if undefined:
             raise BadInput("truncated", "a sequence without its end")
         return b"".join(pieces), at
 
-    def _element(self, tag: int, vr: str, value: bytes) -> bytes:
-        group, number = tag >> 16, tag & 0xFFFF
-        if not self.explicit:
-            return self.pack_item(group, number, len(value)) + value
-        if vr in _LONG:
-            return self.pack_long(group, number, vr.encode(), 0, len(value)) + value
-        return self.pack_short(group, number, vr.encode(), len(value)) + value
-
-    def _marked(self, mark: Mark) -> bytes:
+    def marked(self, mark: Mark) -> bytes:
         value = mark.value
         if mark.items:
             pieces = []
             for item in mark.items:
-                content = b"".join(self._element(tag, vr, data) for tag, vr, data in item)
-                pieces.append(self.pack_item(0xFFFE, 0xE000, len(content)) + content)
+                content = b"".join(self.code.element(tag, vr, data) for tag, vr, data in item)
+                pieces.append(self.code.item(content))
             value = b"".join(pieces)
-        return self._element(mark.tag, mark.vr, value)
+        return self.code.element(mark.tag, mark.vr, value)
+
+
+def due(marks: tuple[Mark, ...], header: Header) -> list[Mark]:
+    """The marks that are written into this file, in order of tag."""
+    return [mark for mark in marks if mark.always or mark.tag not in header.values]
 
 
 def foreign_code(content: bytes, explicit: bool, big: bool) -> bool:
