@@ -71,6 +71,8 @@ def table(rows: list[dict[str, Any]], masks: list[dict[str, Any]], params: Agree
     """One entry for each label and mask that two readers judged: {name, measure, value, low, high, n_hips, …}."""
     found = []
     for name in (*LABELS, *MEASURED_LABELS):
+        if name == "aetiology":  # no order: a weighted kappa would mean nothing
+            continue
         entry = _labels(name, [row for row in rows if row["kind"] == "label" and row["name"] == name], params)
         found += [entry] if entry else []
     for name in ("head", "lesion", "vessel"):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.domain.errors import BadInput
-from tasks.domain.volume import Volume
 from tasks.store.hips import HipFile
 
-MAX_VOXELS = 400_000_000
+MAX_VOXELS = 200_000_000
 """Masks that claim more are refused before they are decoded (a bilateral hip MR has 1 to 30 million)."""
+
+MAX_BYTES = 2**30
+"""A mask file, or the array that it claims to hold, is never larger than this."""
 
 WORDS = {
     "lesion": ("lesion", "necros", "necrot", "onfh", "avn", "infarct"),
@@ -22,6 +25,10 @@ WORDS = {
 }
 """Label -> what its names in DICOM SEG, RTSTRUCT and drawing programs contain; the first that fits wins, so that
 'necrosis of the femoral head' is a lesion."""
+
+
+SIDES = {"L": ("left", "links", "linke", "linker", "gauche", "l"), "R": ("right", "rechts", "rechte", "rechter", "r")}
+"""Words of a name that claim a side, standing alone: 'head_L', 'Left femoral head'."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,25 @@ def label_of(*names: object) -> str | None:
     return None
 
 
-def check_size(*shape: int) -> None:
+def side_of(*names: object) -> str:
+    """L or R by the first of `names` that claims one side; nothing when none does, or one claims both."""
+    for name in names:
+        words = set(re.split(r"[\W_]+", str(name or "").lower()))
+        claimed = [side for side, own in SIDES.items() if words & set(own)]
+        if claimed:
+            return claimed[0] if len(claimed) == 1 else ""
+    return ""
+
+
+def check_size(*shape: int, item: int = 1) -> None:
+    """Refuse what claims more voxels, or with `item` bytes each more memory, than any mask has."""
     voxels = int(np.prod([int(n) for n in shape], dtype=np.float64))
     if voxels > MAX_VOXELS or min(shape) < 1:
         raise BadInput("absurd_size", f"claims {voxels:,} voxels; a mask may have {MAX_VOXELS:,}")
+    if voxels * item > MAX_BYTES:
+        raise BadInput(
+            "absurd_size", f"claims {voxels * item / 2**30:.1f} GiB; a mask may have {MAX_BYTES / 2**30:.0f}"
+        )
 
 
 def check_affine(affine: NDArray[np.float64]) -> None:
@@ -136,12 +158,3 @@ def from_file(file: HipFile) -> tuple[NDArray[np.bool_], NDArray[np.float64] | N
         affine = np.array(affine, dtype=np.float64)
         affine[:3, 3] += affine[:3, :3] @ (np.array(file.meta["low"]) - 1.0)
     return np.pad(crop, 1), affine, file.meta
-
-
-def volume(drawn: Drawn) -> Volume:
-    assert drawn.affine is not None
-    return Volume(drawn.array, drawn.affine)
-
-
-def named(drawn: Drawn, **changes: Any) -> Drawn:
-    return replace(drawn, **changes)

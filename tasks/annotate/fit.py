@@ -70,15 +70,16 @@ def tensor_for(target: Target, label: str, frame: str | None, series: str | None
     return names[0], False
 
 
-def on_series(meta: dict[str, Any], series: dict[str, Any] | None, tolerance: float) -> None:
-    """Raises Unfit when the grid a mask was saved on is not the grid of the series that it names."""
+def on_series(meta: dict[str, Any], series: dict[str, Any] | None, tolerance: float, cropped: bool) -> None:
+    """Raises Unfit when the grid a mask was saved on is not the grid of the series that it names, or, `cropped`, not a
+    box of its voxels."""
     if series is None or series.get("affine") is None or series.get("shape") is None:
         return
     own, claimed = np.array(series["affine"], dtype=np.float64).reshape(4, 4), meta["full"]
     shape = [int(n) for n in series["shape"]]
     affine = np.array(claimed["affine"], dtype=np.float64)
     apart = _apart(affine, claimed["shape"], own, shape)
-    if apart <= tolerance:
+    if apart <= tolerance or (cropped and _off_lattice(affine, claimed["shape"], own, shape) <= tolerance):
         return
     for mirror in MIRRORS:
         if _apart(mirror @ affine, claimed["shape"], own, shape) <= tolerance:
@@ -91,6 +92,17 @@ def _apart(affine: NDArray, shape: list[int], own: NDArray, own_shape: list[int]
     one, two = _corners(affine, shape), _corners(own, own_shape)
     distances = np.linalg.norm(one[:, None] - two[None], axis=2)
     return float(max(distances.min(0).max(), distances.min(1).max()))
+
+
+def _off_lattice(affine: NDArray, shape: list[int], own: NDArray, own_shape: list[int]) -> float:
+    """Largest distance in mm from the centre of a corner voxel to the nearest voxel centre of the own grid."""
+    index = np.array(list(product(*[(0, n - 1) for n in shape])), dtype=np.float64)
+    to_own = np.linalg.inv(own) @ affine
+    there = index @ to_own[:3, :3].T + to_own[:3, 3]
+    nearest = np.clip(np.round(there), 0, np.array(own_shape) - 1)
+    sizes = np.sort(np.linalg.norm(affine[:3, :3], axis=0)) - np.sort(np.linalg.norm(own[:3, :3], axis=0))
+    steps = float(np.abs(sizes).max()) * max(shape)  # the same voxels, not every second of finer ones
+    return max(float(np.linalg.norm((there - nearest) @ own[:3, :3].T, axis=1).max()), steps)
 
 
 def _corners(affine: NDArray, shape: list[int]) -> NDArray[np.float64]:

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from tasks.annotate import dicom_seg, label_studio, nifti, nrrd, rtstruct
 from tasks.annotate.clinical import Refusal
-from tasks.annotate.drawn import Drawn, check_affine
+from tasks.annotate.drawn import MAX_BYTES, Drawn
 from tasks.domain.errors import BadInput
 
 MAX_JSON = 512 * 2**20
@@ -52,6 +51,8 @@ def sop_class(path: Path) -> str | None:
 def read_dicom(path: Path, where: str) -> Found:
     found = Found()
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise BadInput("too_large", f"a mask file may have {MAX_BYTES // 2**20} MiB")
         dataset = pydicom.dcmread(path, force=True)
         found.drawn, notes = IMPORTERS[str(dataset.SOPClassUID)](dataset)
         found.notes = [f"{where}: {note}" for note in notes]
@@ -105,20 +106,16 @@ def _listed(row: Any, folder: Path, number: int) -> Drawn:
     if not path.is_file():
         raise BadInput("missing_file", "is not there")
     name = path.name.lower()
-    value = row.value
+    if path.stat().st_size > MAX_BYTES:
+        raise BadInput("too_large", f"a mask file may have {MAX_BYTES // 2**20} MiB")
     if name.endswith(nifti.SUFFIXES):
         kind = "nifti"
-        values, affine = nifti.read(path)
+        array, affine = nifti.read(path, row.value)
     elif name.endswith(nrrd.SUFFIXES):
-        kind = "nrrd"
-        values, affine, own = nrrd.read(path, row.label)
-        value = value or own
+        array, affine, own = nrrd.read(path, row.label, row.value, row.side or "")
+        kind = "seg.nrrd" if own else "nrrd"
     else:
         raise BadInput("unknown_format", "is neither NIfTI (.nii, .nii.gz) nor NRRD (.nrrd, .nhdr)")
-    check_affine(affine)
-    array = np.abs(values - value) < 0.5 if value and values.dtype.kind == "f" else values == value
-    if not value:
-        array = values > (0.5 if values.dtype.kind == "f" else 0)
     return Drawn(
         row.label, array, affine, kind, study=row.study_instance_uid, series=row.series_instance_uid,
         reader=row.reader, side=row.side or "", patient_id=row.patient_id, site=row.site, row=number,

@@ -8,38 +8,68 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from tasks.annotate.drawn import check_affine, check_size, label_of
+from tasks.annotate.drawn import check_affine, check_size, label_of, side_of
 from tasks.domain.errors import BadInput
 
 SUFFIXES = (".nrrd", ".nhdr")
 
+ITEM = {sitk.sitkUInt8: 1, sitk.sitkInt8: 1, sitk.sitkVectorUInt8: 1, sitk.sitkUInt16: 2, sitk.sitkInt16: 2}
+"""Bytes of a value, of the kinds that masks have; others are taken for eight."""
 
-def read(path: Path, label: str) -> tuple[NDArray, NDArray[np.float64], int | None]:
-    """((D, H, W) values, affine to LPS mm, the value of `label` where the file itself names its segments)."""
+
+def read(path: Path, label: str, value: int | None, side: str) -> tuple[NDArray[np.bool_], NDArray[np.float64], bool]:
+    """(bool (D, H, W), affine to LPS mm, whether the file itself names its segments) of `label`.
+
+    A file that names its segments (3D Slicer) gives all that are `label`, of `side` where their names claim sides;
+    another one its `value`, or all that is not 0.
+    """
+    _inside(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
         size = reader.GetSize()
-        check_size(*size, reader.GetNumberOfComponents())
+        check_size(*size, item=reader.GetNumberOfComponents() * ITEM.get(reader.GetPixelID(), 8))
         if len(size) != 3:
             raise BadInput("not_a_volume", f"has {len(size)} dimensions; a mask has 3")
         image = reader.Execute()
     except RuntimeError:
         raise BadInput("damaged", "cannot be read as NRRD") from None
     values = sitk.GetArrayFromImage(image)
+    layers = values if values.ndim == 4 else values[..., None]  # overlapping segments stand in layers
     segments = _segments(reader)
-    wanted = next((s for s in segments if s["label"] == label), None)
-    if segments and wanted is None:
-        raise BadInput("no_known_segment", f"names no segment as {label}")
-    if values.ndim == 4:  # overlapping segments stand in layers
-        values = values[..., wanted["layer"] if wanted else 0]
+    array = _of(layers, segments, label, value, side)
     direction = np.array(image.GetDirection()).reshape(3, 3)
     affine = np.eye(4)
     affine[:3, :3] = (direction * np.array(image.GetSpacing()))[:, ::-1]  # (i, j, k) of the file -> (d, h, w)
     affine[:3, 3] = image.GetOrigin()
     check_affine(affine)
-    return values, affine, wanted["value"] if wanted else None
+    return array, affine, bool(segments)
+
+
+def _of(layers: NDArray, segments: list[dict], label: str, value: int | None, side: str) -> NDArray[np.bool_]:
+    if value is not None or not segments:
+        if layers.shape[3] > 1:
+            raise BadInput("several_layers", "holds several layers and names no segment; save one segment in a file")
+        return layers[..., 0] == value if value is not None else layers[..., 0] > 0
+    wanted = [s for s in segments if s["label"] == label and (not side or s["side"] in ("", side))]
+    if not wanted:
+        raise BadInput("no_known_segment", f"names no segment as {label}{f' of side {side}' if side else ''}")
+    if any(s["layer"] >= layers.shape[3] for s in wanted):
+        raise BadInput("malformed", "names a layer that it does not hold")
+    return np.any([layers[..., s["layer"]] == s["value"] for s in wanted], axis=0)
+
+
+def _inside(path: Path) -> None:
+    """A detached header may name any file of this machine as its data; only one beside it is read."""
+    with open(path, "rb") as handle:
+        header = handle.read(65536).split(b"\n\n")[0].decode("latin-1")
+    for line in header.splitlines():
+        name = line.split(":", 1)[-1].strip()
+        if line.lower().startswith(("data file:", "datafile:")) and (
+            name.upper().startswith("LIST") or not (path.parent / name).resolve().is_relative_to(path.parent.resolve())
+        ):
+            raise BadInput("outside", "its data is not one file beside its header")
 
 
 def _segments(reader: sitk.ImageFileReader) -> list[dict]:
@@ -51,5 +81,7 @@ def _segments(reader: sitk.ImageFileReader) -> list[dict]:
         names = [reader.GetMetaData(key) for key in (f"Segment{n}_Name", f"Segment{n}_Tags") if key in keys]
         layer = int(reader.GetMetaData(f"Segment{n}_Layer")) if f"Segment{n}_Layer" in keys else 0
         value = int(reader.GetMetaData(f"Segment{n}_LabelValue"))
-        found.append({"label": label_of(*names), "layer": layer, "value": value})
+        found.append(
+            {"label": label_of(*names), "side": side_of(names[0] if names else ""), "layer": layer, "value": value}
+        )
     return found

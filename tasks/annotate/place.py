@@ -17,8 +17,9 @@ from tasks.domain.errors import BadInput
 from tasks.store import hips
 from tasks.store.items import Item, Rows
 
-UNCROPPED = ("nifti", "nrrd")
-"""Kinds that name a series and no frame of reference: their whole grid must be the series'."""
+ON_SERIES = {"nifti": False, "nrrd": False, "seg.nrrd": True}
+"""Kinds that name a series and no frame of reference: their grid must be the series', or (True) a box of its voxels, as
+3D Slicer crops them."""
 
 
 def process(item: Item, params: Params, out: Path) -> Rows:
@@ -46,6 +47,9 @@ def process(item: Item, params: Params, out: Path) -> Rows:
     taken: dict[tuple[str, str], dict[str, Any]] = {}
     for masks in _gathered(payload["masks"]):
         mask = masks[0]
+        if mask["refused"]:
+            rows.append(base | _row(mask, "rejected", mask["refused"]))
+            continue
         try:
             values, tensor, mm = _on_hip(masks, target, payload["series"], params)
         except fit.Elsewhere:
@@ -87,8 +91,8 @@ def _on_hip(
     elif mask["thick"] == "no" and own and own.get("slice_mm"):
         affine = affine.copy()
         affine[:3, 0] *= own["slice_mm"] / np.linalg.norm(affine[:3, 0])
-    if mask["kind"] in UNCROPPED:
-        fit.on_series(meta, own, params.grid_tolerance_mm)
+    if mask["kind"] in ON_SERIES:
+        fit.on_series(meta, own, params.grid_tolerance_mm, ON_SERIES[mask["kind"]])
     frame = mask["frame"] or (own or {}).get("frame")
     tensor, proven = fit.tensor_for(target, mask["label"], frame, mask["series"])
     if not array.any():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from skimage.draw import polygon2mask
 
-from tasks.annotate.drawn import Drawn, check_affine, check_size, label_of, stack
+from tasks.annotate.drawn import Drawn, check_affine, check_size, label_of, side_of, stack
 from tasks.domain.errors import BadInput
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -31,7 +31,8 @@ def read(dataset: Dataset) -> tuple[list[Drawn], list[str]]:
     for item in dataset.get("ROIContourSequence", []):
         number = int(item.ReferencedROINumber)
         roi, observation = structures.get(number, Dataset()), observed.get(number, Dataset())
-        label = label_of(roi.get("ROIName"), roi.get("ROIDescription"), observation.get("ROIObservationLabel"))
+        names = roi.get("ROIName"), roi.get("ROIDescription"), observation.get("ROIObservationLabel")
+        label = label_of(*names)
         contours = [c for c in item.get("ContourSequence", []) if c.get("ContourGeometricType") in CLOSED]
         if label is None or not contours:
             reason = "is neither head, lesion nor vessel" if label is None else f"({label}) has no closed contour"
@@ -40,9 +41,8 @@ def read(dataset: Dataset) -> tuple[list[Drawn], list[str]]:
         array, affine, thick = fill(contours)
         frame = str(roi.get("ReferencedFrameOfReferenceUID") or dataset.get("FrameOfReferenceUID") or "")
         reader = str(observation.get("ROIInterpreter") or owner["reader"])
-        drawn.append(
-            Drawn(label, array, affine, "rtstruct", **(owner | {"frame": frame, "reader": reader}), thick=thick)
-        )
+        place = owner | {"frame": frame, "reader": reader, "side": side_of(*names)}
+        drawn.append(Drawn(label, array, affine, "rtstruct", **place, thick=thick))
     if not drawn:
         raise BadInput("no_known_structure", "names no closed structure as femoral head, lesion or vessel")
     return drawn, notes
@@ -63,7 +63,7 @@ def _owner(dataset: Dataset) -> dict[str, Any]:
         "study": study or str(dataset.StudyInstanceUID),
         "series": next(iter(series), ""),
         "reader": str(reader or "not named"),
-        "patient_id": str(dataset.get("PatientID") or "") or None,
+        "patient_id": str(dataset.get("PatientID") or "").strip() or None,
     }
 
 

@@ -26,6 +26,10 @@ HIP_FILES = Path("data/hips")
 ANNOTATIONS, MASKS, MANIFEST = Path("data/annotations.parquet"), Path("data/masks"), Path("data/masks.parquet")
 REPORTS = Path("reports/annotate")
 
+OTHER_PATIENT = (
+    "other_patient: its patient is not that of the images it refers to (if both are one, say so in merges.csv)"
+)
+
 
 def run(params: Params, mapper: Mapper) -> None:
     MASKS.mkdir(parents=True, exist_ok=True)
@@ -65,10 +69,15 @@ def pending(
             for mask in imports.rows(folder, "masks"):
                 source = f"{folder.name}/{mask['kind']}" + (f":{int(mask['row'])}" if mask["row"] else "")
                 named = mask | {"path": str(folder / mask["file"]), "number": int(folder.name[:4]), "source": source}
-                if mask["study"] not in visits.subject_of:
+                # Some programs keep masks in a study of their own: the images' study is that of the series they name.
+                study = series.get(mask["series"], {}).get("study") or mask["study"]
+                if study not in visits.subject_of:
                     joined.waiting["its study has not arrived"] += 1
                     continue
-                there = [hip for hip in visits.hips_of_study(mask["study"]) if hip["status"] == "ok" and hip["file"]]
+                owner = visits.subject_of[study]
+                other = mask["subject"] and owner not in visits.identities(mask["subject"])
+                named["refused"] = OTHER_PATIENT if other else ""
+                there = [hip for hip in visits.hips_of_study(study) if hip["status"] == "ok" and hip["file"]]
                 if not there:
                     joined.waiting["no hip was found in the images of its visit"] += 1
                 for hip in there:
@@ -151,6 +160,7 @@ def _series() -> dict[str, dict[str, Any]]:
         spacing = _numbers(row.get("spacing_mm"))
         sops = row.get("sops")
         known[row["series"]] = {
+            "study": row["study"],
             "affine": affine,
             "shape": shape,
             "frame": row.get("frame_of_reference") if isinstance(row.get("frame_of_reference"), str) else None,
