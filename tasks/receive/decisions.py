@@ -8,7 +8,8 @@ from typing import Any
 
 from tasks.domain.errors import BadInput, Refused, WrongUse
 from tasks.ledger import NEVER_RELEASED, Entry, Ledger
-from tasks.receive.intake import Intake, carrier
+from tasks.receive.intake import Intake
+from tasks.receive.spool import carrier
 from tasks.store.dicom import checked_header
 
 

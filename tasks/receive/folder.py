@@ -14,8 +14,10 @@ from pathlib import Path
 
 from tasks.domain.errors import WrongUse
 from tasks.ledger import Ledger
-from tasks.receive.intake import Intake, Outcome, Received, recover
+from tasks.receive.intake import Intake, Outcome
+from tasks.receive.judge import Received
 from tasks.receive.params import Params
+from tasks.receive.recover import recover
 
 CHUNK = 64
 """Files that share one ledger transaction."""

@@ -19,7 +19,8 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 from tasks.domain.errors import Unavailable, WrongUse
 from tasks.ledger import Ledger
 from tasks.receive.folder import CHUNK, CHUNK_BYTES, Summary
-from tasks.receive.intake import Intake, Received
+from tasks.receive.intake import Intake
+from tasks.receive.judge import Received
 from tasks.receive.params import Params
 from tasks.store.dicom import is_uid
 

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import errno
 import logging
-import queue
-import shutil
+import os
 import socket
 import ssl
 import struct
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,11 +25,14 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, _config, evt
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 
-from tasks.domain.errors import OsteoflowError, Unavailable, WrongUse
+from tasks.domain.errors import Unavailable, WrongUse
 from tasks.domain.settings import Settings
 from tasks.ledger import Ledger
-from tasks.receive.intake import Intake, Outcome, Received, recover
+from tasks.receive.filer import Filer, OnStudy
+from tasks.receive.intake import Intake
 from tasks.receive.params import Params
+from tasks.receive.recover import recover
+from tasks.receive.transfer import PDU_BYTES, Request, request_of, take_over
 
 log = logging.getLogger("osteoflow.receive")
 
@@ -66,15 +67,11 @@ STORAGE = (
     "1.2.840.10008.5.1.4.1.1.88.35",  # Extensible SR
     "1.2.840.10008.5.1.4.1.1.88.59",  # Key Object Selection
 )
-PDU_BYTES = 131072
 HANDSHAKE_SECONDS = 10
-FILER_CHUNK, FILER_PAUSE_S, FILER_RETRY_S = 256, 0.1, 1.0
 MOST_UNFILED = 20000
 """Files acknowledged and not yet in the ledger; with more, senders are told to come back."""
 IMPLEMENTATION_UID = b"2.25.214836049811365216498116217735112463"
 """Of the file meta that is put before a received dataset."""
-
-OnStudy = Callable[[str], None]
 
 
 @contextmanager
@@ -116,10 +113,7 @@ class Receiver:
         self.peers = _peers(settings.dicom_peers)
         self.stored = self.refused = 0
         self.port = settings.dicom_port
-        self._unfiled: queue.Queue[Received | None] = queue.Queue()
-        self._hints = _Hints(on_study) if on_study is not None else None
-        self._filer = threading.Thread(target=self._file, name="osteoflow-filer", daemon=True)
-        self._ending = threading.Event()
+        self.filer = Filer(intake, on_study)
         self._server: ThreadedAssociationServer | None = None
 
     # ---- life -------------------------------------------------------------------------------------------------------
@@ -128,27 +122,28 @@ class Receiver:
         ae = AE(ae_title=self.settings.ae_title)
         ae.maximum_associations = self.params.max_associations
         ae.maximum_pdu_size = PDU_BYTES
-        ae.require_called_aet = not self.sites
+        ae.require_called_aet = True
         if self.peers:
             ae.require_calling_aet = sorted(self.peers)
         ae.add_supported_context(VERIFICATION)
         for sop_class in STORAGE:
             ae.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
-        self._filer.start()
+        self.filer.start()
         address = (self.settings.dicom_host, self.settings.dicom_port)
         try:
             self._server = ae.make_server(
                 address,
                 ssl_context=_tls(self.settings),
                 evt_handlers=[
-                    (evt.EVT_C_STORE, self._store),
+                    (evt.EVT_CONN_OPEN, lambda event: take_over(event, self._store)),
+                    (evt.EVT_REQUESTED, self._name_called),
+                    (evt.EVT_C_STORE, self._store_otherwise),
                     (evt.EVT_C_ECHO, _echo),
-                    (evt.EVT_CONN_OPEN, _read_whole_pdus),
                 ],
                 server_class=_Server,
             )
         except OSError as error:
-            self._end_filer()
+            self.filer.end()
             raise Unavailable(
                 f"DICOM port {address[1]} on {address[0]} cannot be opened ({error.strerror}); set OSTEOFLOW_DICOM_PORT"
             ) from None
@@ -163,108 +158,49 @@ class Receiver:
             self._server.shutdown()
             for association in associations:
                 association.abort()
-        self._end_filer()
-        if self._hints is not None:
-            self._hints.end()
-
-    def _end_filer(self) -> None:
-        self._ending.set()
-        self._unfiled.put(None)
-        self._filer.join()
+        self.filer.end()
 
     # ---- one file ---------------------------------------------------------------------------------------------------
 
-    def _store(self, event: Event) -> int:
-        status = self._keep(event)
+    def _name_called(self, event: Event) -> None:
+        """A title that stands for a site is one of ours; pynetdicom refuses any other than our own."""
+        called = event.assoc.requestor.primitive.called_ae_title.strip()
+        if called in self.sites:
+            event.assoc.acceptor.ae_title = called
+
+    def _store(self, request: Request) -> int:
+        status = self._keep(request)
         if status == SUCCESS:
             self.stored += 1
         else:
             self.refused += 1
         return status
 
-    def _keep(self, event: Event) -> int:
-        requestor, acceptor = event.assoc.requestor, event.assoc.acceptor
-        hosts = self.peers.get(requestor.ae_title)
-        if hosts and requestor.address not in hosts:
+    def _store_otherwise(self, event: Event) -> int:
+        """A request in fragments that only pynetdicom puts together."""
+        said, data = event.request, event.encoded_dataset(include_meta=False)
+        return self._store(
+            request_of(
+                event.assoc, said.AffectedSOPClassUID, said.AffectedSOPInstanceUID, event.context.transfer_syntax, data
+            )
+        )
+
+    def _keep(self, request: Request) -> int:
+        hosts = self.peers.get(request.calling)
+        if hosts and request.address not in hosts:
             return NOT_AUTHORIZED
-        free = shutil.disk_usage(self.intake.zone).free
-        if free < self.params.disk_reserve_mb * 1e6 or self._unfiled.qsize() > MOST_UNFILED:
+        disk = os.statvfs(self.intake.zone)
+        if disk.f_bavail * disk.f_frsize < self.params.disk_reserve_mb * 1e6 or self.filer.waiting > MOST_UNFILED:
             return OUT_OF_RESOURCES
-        site = self.sites.get(acceptor.ae_title, self.settings.site)
-        request: Any = event.request
-        meta = file_meta(request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, event.context.transfer_syntax)
+        site = self.sites.get(request.called, self.settings.site)
+        meta = file_meta(request.sop_class, request.sop_uid, request.transfer_syntax)
         try:
-            received = self.intake.write((meta, event.encoded_dataset(include_meta=False)), site, self.origin)
+            received = self.intake.write((meta, request.dataset), site, self.origin)
         except OSError as error:
             log.error("a file could not be kept: %s", errno.errorcode.get(error.errno or 0, "?"))
             return OUT_OF_RESOURCES if error.errno in (errno.ENOSPC, errno.EDQUOT) else CANNOT_PROCESS
-        self._unfiled.put(received)
+        self.filer.give(received)
         return SUCCESS
-
-    # ---- the filer --------------------------------------------------------------------------------------------------
-
-    def _file(self) -> None:
-        """Take acknowledged files to the ledger, many at a time, until told to end and nothing is left."""
-        ended = False
-        while not ended:
-            item = self._unfiled.get()
-            if item is not None and not self._ending.is_set():
-                time.sleep(FILER_PAUSE_S)
-            chunk: list[Received] = []
-            while True:
-                if item is None:
-                    ended = True
-                else:
-                    chunk.append(item)
-                if len(chunk) >= FILER_CHUNK or self._unfiled.empty():
-                    break
-                item = self._unfiled.get()
-            if chunk:
-                self._hint(self._filed(chunk))
-
-    def _filed(self, chunk: list[Received]) -> list[Outcome]:
-        while True:
-            try:
-                return self.intake.file(chunk)
-            except (Unavailable, OSError) as error:
-                log.error("the ledger cannot be written (%s): %d files wait", type(error).__name__, len(chunk))
-                if self._ending.wait(FILER_RETRY_S):
-                    return []  # they are in the journal
-            except (OsteoflowError, ValueError, LookupError, TypeError, ArithmeticError) as error:
-                if len(chunk) > 1:
-                    return [outcome for item in chunk for outcome in self._filed([item])]
-                log.error("a file stays in the journal: %s", type(error).__name__)
-                return []
-
-    def _hint(self, outcomes: list[Outcome]) -> None:
-        if self._hints is not None:
-            for row_key in sorted({o.row_key for o in outcomes if o.outcome == "accepted" and o.row_key}):
-                self._hints.give(row_key)
-
-
-class _Hints:
-    """Calls `on_study` in a thread of its own; when that is behind, hints are dropped: the ledger is the truth."""
-
-    def __init__(self, on_study: OnStudy) -> None:
-        self._on_study = on_study
-        self._waiting: queue.Queue[str | None] = queue.Queue(maxsize=1000)
-        threading.Thread(target=self._run, name="osteoflow-hints", daemon=True).start()
-
-    def give(self, row_key: str | None) -> None:
-        try:
-            self._waiting.put_nowait(row_key)
-        except queue.Full:
-            log.debug("a hint was dropped")
-
-    def end(self) -> None:
-        self.give(None)
-
-    def _run(self) -> None:
-        while (row_key := self._waiting.get()) is not None:
-            try:
-                self._on_study(row_key)
-            except Exception as error:  # noqa: BLE001 - whatever a hint does, receiving goes on
-                log.warning("a hint failed: %s", type(error).__name__)
 
 
 class _Server(ThreadedAssociationServer):
@@ -285,25 +221,6 @@ class _Server(ThreadedAssociationServer):
                 raise
             client.settimeout(None)
         return client, address
-
-
-def _read_whole_pdus(event: Event) -> None:
-    """Read a PDU with a few calls: pynetdicom reads 4 kB at a time, and gives up the interpreter each time."""
-    wrapped: Any = event.assoc.dul.socket
-
-    def recv(wanted: int) -> bytearray:
-        data = bytearray(wanted)
-        view, at = memoryview(data), 0
-        while at < wanted:
-            got = wrapped.socket.recv_into(view[at:])
-            if not got:
-                view.release()
-                del data[at:]
-                return data
-            at += got
-        return data
-
-    wrapped.recv = recv
 
 
 def _echo(event: Event) -> int:

@@ -132,7 +132,7 @@ def test_a_hint_that_hangs_or_fails_stops_nothing(ledger: Ledger, params: Params
 def test_a_ledger_that_is_locked_delays_and_loses_nothing(
     ledger: Ledger, params: Params, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.receive.scp.FILER_RETRY_S", 0.05)
+    monkeypatch.setattr("tasks.receive.filer.FILER_RETRY_S", 0.05)
     down = threading.Event()
     down.set()
     original = Ledger.receive

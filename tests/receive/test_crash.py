@@ -89,7 +89,7 @@ def test_an_error_of_the_ledger_leaves_everything_in_the_journal(
     with Intake(ledger) as intake:
         waiting = [intake.write(data, "local", "hospital") for data in stack()]
         with monkeypatch.context() as patched:
-            patched.setattr("tasks.receive.intake._Spool.sync", cut)
+            patched.setattr("tasks.receive.spool.Spool.sync", cut)
             with pytest.raises(Cut):
                 intake.file(waiting)
         assert ledger.current() == []
