@@ -135,14 +135,18 @@ def settle_batch(ledger: Ledger) -> None:
 
 
 def stage_task(node: StageNode, repo: Repo, given: Given) -> StageRun:
-    """One Prefect task a stage: named, retried as dvc.yaml's meta says, tagged with its queue."""
+    """One Prefect task a stage: named and retried as dvc.yaml's meta says.
+
+    It carries no tag: for a tagged task Prefect asks its server for a concurrency slot, on a connection that has gone
+    stale during the stage before, and that costs 2 s a stage. Two runs never meet here anyway (`alone`).
+    """
 
     def body() -> StageRun:
         return run_stage(node.name, given.mapper, repo)
 
     task = prefect.task(
-        name=node.name, retries=node.retries, retry_condition_fn=_may_retry, tags=[node.queue],
-        description=node.desc, persist_result=False,
+        name=node.name, retries=node.retries, retry_condition_fn=_may_retry,
+        description=f"{node.desc} (queue {node.queue})", persist_result=False,
     )  # fmt: skip
     done = task(body)()
     given.say(f"  {node.name:<12} {f'{done.function_s:6.1f} s' if done.ran else 'unchanged'}")

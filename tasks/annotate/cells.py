@@ -132,7 +132,9 @@ def parse_label(name: str, cell: str) -> str:
     if name == "lesion" and cell.lower() in _YES_NO:
         return _YES_NO[cell.lower()]
     allowed = LABELS[name]
-    text = re.sub(r"^(STAGE|TYPE|ARCO|FICAT|STEINBERG|JIC)", "", re.sub(r"[\s_\-]+", "", cell.upper()))
+    text = re.sub(
+        r"^(STAGE|TYPE|GRADE|ARCO(2019)?|FICAT(ARLET)?|STEINBERG|JIC)+", "", re.sub(r"[\s_\-]+", "", cell.upper())
+    )
     if match := re.fullmatch(r"(I{1,3}|IV|VI?)([ABC]?)", text):
         text = _ROMAN[match[1]] + match[2]
     text = re.sub(r"^(\d)\.0+$", r"\1", text)

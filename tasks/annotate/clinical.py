@@ -182,7 +182,7 @@ def read(name: str, data: bytes, where: str) -> tuple[list[tuple[int, Row]], lis
         except ValidationError as error:
             for fault in error.errors(include_input=False, include_url=False):
                 column = ".".join(str(part) for part in fault["loc"])
-                refused.append(Refusal(where, number, column, _in_words(fault["msg"])))
+                refused.append(Refusal(where, number, column, in_words(fault["msg"])))
     return _doubles(good, where, refused, notes), refused, notes
 
 
@@ -207,7 +207,7 @@ def _doubles(
     return kept
 
 
-def _in_words(message: str) -> str:
+def in_words(message: str) -> str:
     words = {"Field required": "is empty", "Input should be": "is not one of:"}
     for prefix in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(prefix)

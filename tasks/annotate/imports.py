@@ -16,7 +16,7 @@ VERSION = 1
 FOLDER = Path("data/imports")
 
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "labels": ("subject", "study", "date", "side", "reader", "name", "value", "row"),
+    "labels": ("subject", "study", "date", "side", "reader", "name", "value", "row", "kind"),
     "treatments": ("subject", "side", "date", "treatment", "row"),
     "outcomes": ("subject", "side", "date", "event", "row"),
     "merges": ("subject", "same_as", "shift_days", "row"),
@@ -27,7 +27,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Tables of an import. `date` is the shifted day (ISO); `shift_days` are to be added to a day of `same_as` to stand on
-the calendar of `subject`; `row` is that of the hospital's table; `index` is the slice a plane was drawn on."""
+the calendar of `subject`; `row` is that of the hospital's table, or of a measurement report (`kind` tid1500) its group;
+`index` is the slice a plane was drawn on."""
 
 NUMBERS = ("row", "index", "voxels", "shift_days")
 """Columns that are float64; all others are text."""

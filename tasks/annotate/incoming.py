@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.annotate import clinical, drawn, imports, masks_in, nifti, nrrd
+from tasks.annotate import clinical, drawn, imports, masks_in, nifti, nrrd, tid1500
 from tasks.annotate.clinical import Refusal
 from tasks.annotate.drawn import Drawn
 from tasks.domain.errors import WrongUse
@@ -25,13 +26,42 @@ ROLES = {"consensus": "adjudicator", "adjudicator": "adjudicator", "adjudicated"
 """Reader names that are roles, not people: kept, and their word is final."""
 
 
-class Keys(Protocol):
-    """What is needed of tasks.keys.Keys."""
+class OfPatient(Protocol):
+    """How a patient's ids, UIDs and dates become pseudonyms."""
 
     def subject(self, site: str, patient_id: str) -> str: ...
     def uid(self, uid: str) -> str: ...
     def shift_days(self, site: str, patient_id: str) -> int: ...
+
+
+class Keys(OfPatient, Protocol):
+    """What is needed of tasks.keys.Keys."""
+
     def reader(self, name: str) -> str: ...
+
+
+KNOWN = (*masks_in.IMPORTERS, *tid1500.SOP_CLASSES)
+"""SOP classes of DICOM files that hold annotations."""
+
+PSEUDONYM = re.compile(r"OF[A-Z2-7]{16}")
+"""A subject as the de-identified files name it: what was drawn on those has pseudonyms and shifted dates already."""
+
+
+class Released:
+    """Keys of what was read on de-identified files."""
+
+    def subject(self, site: str, patient_id: str) -> str:
+        return patient_id
+
+    def uid(self, uid: str) -> str:
+        return uid
+
+    def shift_days(self, site: str, patient_id: str) -> int:
+        return 0
+
+
+def of_patient(patient_id: str | None, keys: Keys) -> OfPatient:
+    return Released() if patient_id and PSEUDONYM.fullmatch(patient_id) else keys
 
 
 @dataclass
@@ -141,7 +171,7 @@ def _table(path: Path) -> str | None:
 def _dicom(path: Path) -> str:
     """mask, image or other."""
     sop_class = masks_in.sop_class(path)
-    return "other" if sop_class is None else "mask" if sop_class in masks_in.IMPORTERS else "image"
+    return "other" if sop_class is None else "mask" if sop_class in KNOWN else "image"
 
 
 # ---- from the copies to keyed rows
@@ -183,9 +213,12 @@ def _read(
         read = masks_in.read_label_studio if copy.suffix.lower() == ".json" else masks_in.read_dicom
         given = read(copy, where)
         if given is None:
-            summary.notes.append(f"{where}: is no Label Studio export and was left out")
+            kind = "Label Studio export" if copy.suffix.lower() == ".json" else "TID 1500 measurement report"
+            summary.notes.append(f"{where}: is no {kind} and was left out")
             continue
         found += given.drawn
+        for number, row in given.labels:
+            tables["labels"] += [keyed | {"kind": "tid1500"} for keyed in _keyed("labels", number, row, keys, site)]
         summary.refused += given.refused
         summary.notes += given.notes
     return tables, [_keyed_mask(mask, keys, site) for mask in found]
@@ -193,15 +226,16 @@ def _read(
 
 def _keyed(name: str, number: int, row: Any, keys: Keys, site: str) -> list[dict[str, Any]]:
     site = row.site or site
-    subject = keys.subject(site, row.patient_id)
-    shift = keys.shift_days(site, row.patient_id)
+    own = of_patient(row.patient_id, keys)
+    subject = own.subject(site, row.patient_id)
+    shift = own.shift_days(site, row.patient_id)
     common = {"subject": subject, "row": float(number)}
 
     def shifted(day: date | None) -> str | None:
         return None if day is None else (day + timedelta(days=shift)).isoformat()
 
     if name == "labels":
-        study = None if row.study_instance_uid is None else keys.uid(row.study_instance_uid)
+        study = None if row.study_instance_uid is None else own.uid(row.study_instance_uid)
         common |= {"study": study, "date": shifted(row.visit_date), "side": row.side}
         reader = reader_of(row.reader, keys)
         return [common | {"reader": reader, "name": label, "value": v} for label, v in row.labels().items()]
@@ -211,9 +245,9 @@ def _keyed(name: str, number: int, row: Any, keys: Keys, site: str) -> list[dict
         return [common | {"side": row.side, "date": shifted(row.date), "event": row.event}]
     if name == "consent":
         return [common | {"status": row.status, "date": shifted(row.date)}]
-    other = row.same_site or site
-    same_as = keys.subject(other, row.same_as)
-    return [common | {"same_as": same_as, "shift_days": float(shift - keys.shift_days(other, row.same_as))}]
+    other, same = row.same_site or site, of_patient(row.same_as, keys)
+    shift -= same.shift_days(other, row.same_as)
+    return [common | {"same_as": same.subject(other, row.same_as), "shift_days": float(shift)}]
 
 
 def reader_of(name: str, keys: Keys) -> str:
@@ -221,15 +255,17 @@ def reader_of(name: str, keys: Keys) -> str:
 
 
 def _keyed_mask(mask: Drawn, keys: Keys, site: str) -> tuple[dict[str, Any], hips.HipFile]:
+    own = of_patient(mask.patient_id, keys)
+
     def uid(value: str) -> str | None:
-        return keys.uid(value) if value else None
+        return own.uid(value) if value else None
 
     file = drawn.to_file(mask)
     row = {
         "label": mask.label,
         "reader": reader_of(mask.reader, keys),
         "side": mask.side or None,
-        "subject": keys.subject(mask.site or site, mask.patient_id) if mask.patient_id else None,
+        "subject": own.subject(mask.site or site, mask.patient_id) if mask.patient_id else None,
         "study": uid(mask.study),
         "series": uid(mask.series),
         "frame": uid(mask.frame),

@@ -57,7 +57,8 @@ def join(folders: list[Path], visits: Visits) -> Joined:
 def _label(
     row: dict[str, Any], name: str, visits: Visits, labels: dict[tuple[str, str, str], dict[str, Any]], joined: Joined
 ) -> None:
-    source = _source(name, "labels", row)
+    table = "labels.csv" if not row.get("kind") else row["kind"]
+    source = f"{name}/{table}:{int(row['row'])}"
     place = visits.find(row["subject"], row["study"], _day(row["date"]), row["side"])
     if place.hip is None:
         if place.waits:

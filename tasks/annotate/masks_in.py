@@ -12,7 +12,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from tasks.annotate import dicom_seg, label_studio, nifti, nrrd, rtstruct
+from tasks.annotate import dicom_seg, label_studio, nifti, nrrd, rtstruct, tid1500
 from tasks.annotate.clinical import Refusal
 from tasks.annotate.drawn import MAX_BYTES, Drawn
 from tasks.domain.errors import BadInput
@@ -31,6 +31,8 @@ class Found:
     """What a set of files gave."""
 
     drawn: list[Drawn] = field(default_factory=list)
+    labels: list[tuple[int, Any]] = field(default_factory=list)
+    """(measurement group, row of labels.csv) of a measurement report."""
     refused: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -48,19 +50,26 @@ def sop_class(path: Path) -> str | None:
     return str(dataset.get("SOPClassUID") or "") or None
 
 
-def read_dicom(path: Path, where: str) -> Found:
+def read_dicom(path: Path, where: str) -> Found | None:
+    """None when the file is a structured report that measures nothing (TID 1500)."""
     found = Found()
     try:
         if path.stat().st_size > MAX_BYTES:
             raise BadInput("too_large", f"a mask file may have {MAX_BYTES // 2**20} MiB")
         dataset = pydicom.dcmread(path, force=True)
-        found.drawn, notes = IMPORTERS[str(dataset.SOPClassUID)](dataset)
+        if str(dataset.SOPClassUID) in tid1500.SOP_CLASSES:
+            labels, notes = tid1500.read(dataset)
+            if labels is None:
+                return None
+            found.labels = labels
+        else:
+            found.drawn, notes = IMPORTERS[str(dataset.SOPClassUID)](dataset)
         found.notes = [f"{where}: {note}" for note in notes]
     except BadInput as error:
         found.refused.append(Refusal(where, None, "", str(error)))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OSError, RuntimeError, EOFError) as error:
         # pydicom and its decoders raise these for files that break the standard; their texts may quote the file.
-        reason = f"malformed: cannot be read as DICOM SEG or RTSTRUCT ({type(error).__name__})"
+        reason = f"malformed: cannot be read as DICOM SEG, RTSTRUCT or SR ({type(error).__name__})"
         found.refused.append(Refusal(where, None, "", reason))
     return found
 

@@ -7,9 +7,11 @@ from functools import lru_cache
 
 from tasks.anonymize import lenient, policy
 from tasks.anonymize.encoding import encoding_of
-from tasks.anonymize.marks import Mark, file_meta, marks
+from tasks.anonymize.marks import file_meta, marks
 from tasks.anonymize.params import Params
+from tasks.anonymize.policy import Policy
 from tasks.anonymize.rewrite import Chunk, Rewriter, Unusual
+from tasks.anonymize.series import Memory
 from tasks.anonymize.values import OWN_NAMES, Patient
 from tasks.anonymize.verify import leaks
 from tasks.domain.errors import BadInput
@@ -83,39 +85,78 @@ def inspect(data: bytes, params: Params) -> Header:
     return header
 
 
-def release(data: bytes, site: str, keys: Keys, params: Params, header: Header | None = None) -> Released:
+def release(data: bytes, site: str, keys: Keys, params: Params) -> Released:
     """De-identify and verify the bytes of one file; raises BadInput with the reason when it may not go out."""
-    header = header or inspect(data, params)
-    patient, wanted = _patient(header, site, keys, params)
+    memory = _memory(site, keys, params)
+    draft = _as_before(data, memory, params) or _the_long_way(data, site, keys, params)
+    header, patient = draft.header, draft.patient
+    sop, series, study = (
+        uid if params.retain_uids else keys.uid(uid) for uid in (header.sop_uid, header.series_uid, header.study_uid)
+    )
+    released = b"".join([file_meta(header.sop_class, sop, draft.syntax), *draft.pieces])
+    found = leaks(data, released, params, patient.subject, patient.shift)
+    if found:
+        raise BadInput("verification_failed", "; ".join(sorted(set(found))[:5]))
+    if draft.teaches is not None:
+        memory.learn(data, header, draft.teaches, patient, marks(params, patient.subject))
+    return Released(released, study, series, sop, patient.subject, header)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A rewritten file before its verification."""
+
+    header: Header
+    patient: Patient
+    pieces: list[Chunk]
+    syntax: str
+    teaches: Policy | None = None
+    """The decisions for its IOD, when the next file can learn from this one."""
+
+
+def _as_before(data: bytes, memory: Memory, params: Params) -> _Draft | None:
+    """The file by what it has in common with the files before it, or None when it must go the long way."""
+    found = memory.find(data)
+    if found is None:
+        return None
+    likeness, header, pieces = found
+    if dicom.check_header(header) is not None or refusal(header, params) is not None:
+        return None
+    return _Draft(header, likeness.patient, pieces, header.transfer_syntax)
+
+
+def _the_long_way(data: bytes, site: str, keys: Keys, params: Params) -> _Draft:
+    """The file element by element, put in order by pydicom first where it is unusual."""
+    header = inspect(data, params)
+    patient = _patient(header, site, keys, params)
     try:
-        pieces, syntax = _rewritten(data, header, patient, wanted)
+        return _rewritten(data, header, patient, header)
     except Unusual:
         data_in_order = lenient.in_order(data)
         header_in_order = inspect(data_in_order, params)
         try:
-            pieces, syntax = _rewritten(data_in_order, header_in_order, patient, wanted)
+            return _rewritten(data_in_order, header_in_order, patient, header)
         except Unusual:
             raise BadInput("malformed", "the file does not follow the encoding rules of DICOM") from None
-    sop = header.sop_uid if params.retain_uids else keys.uid(header.sop_uid)
-    series = header.series_uid if params.retain_uids else keys.uid(header.series_uid)
-    study = header.study_uid if params.retain_uids else keys.uid(header.study_uid)
-    released = b"".join([file_meta(header.sop_class, sop, syntax), *pieces])
-    found = leaks(data, released, params, patient.subject, patient.shift)
-    if found:
-        raise BadInput("verification_failed", "; ".join(sorted(set(found))[:5]))
-    return Released(released, study, series, sop, patient.subject, header)
 
 
-def _rewritten(data: bytes, header: Header, patient: Patient, wanted: tuple[Mark, ...]) -> tuple[list[Chunk], str]:
-    """The new dataset, and the transfer syntax in which it is."""
+def _rewritten(data: bytes, header: Header, patient: Patient, original: Header) -> _Draft:
     syntax = header.transfer_syntax
     if syntax == dicom.DEFLATED_LITTLE:
         data, syntax = dicom.inflate(data, header.dataset), dicom.EXPLICIT_LITTLE
     kind = policy.kind_of(header.sop_class)
     if kind is None:
         raise BadInput("unknown_sop_class")
-    rewriter = Rewriter(policy.policy_for(kind[0], patient.params), patient, data, encoding_of(header))
-    return rewriter.dataset(header, wanted), syntax
+    decisions = policy.policy_for(kind[0], patient.params)
+    pieces = Rewriter(decisions, patient, data, encoding_of(header)).dataset(
+        header, marks(patient.params, patient.subject)
+    )
+    return _Draft(original, patient, pieces, syntax, decisions if header is original else None)
+
+
+@lru_cache(maxsize=4)
+def _memory(site: str, keys: Keys, params: Params) -> Memory:
+    return Memory()
 
 
 @lru_cache(maxsize=4)
@@ -123,10 +164,10 @@ def _recent(fingerprint: tuple[bytes, ...], site: str, keys: Keys, params: Param
     return []
 
 
-def _patient(header: Header, site: str, keys: Keys, params: Params) -> tuple[Patient, tuple[Mark, ...]]:
+def _patient(header: Header, site: str, keys: Keys, params: Params) -> Patient:
     """The patient of a file, with what was worked out for the files before it when they name the same people."""
     fingerprint = tuple(header.values.get(tag, b"") for tag in (*OWN_NAMES, dicom.SPECIFIC_CHARACTER_SET))
     kept = _recent(fingerprint, site, keys, params)
     if not kept:
         kept.append(Patient.of(header, site, keys, params))
-    return kept[0], marks(params, kept[0].subject)
+    return kept[0]

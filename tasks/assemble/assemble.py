@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.assemble.labels import Course, courses, label
+from tasks.assemble.labels import Course, courses, ineligible, label
 from tasks.assemble.params import Params
 from tasks.domain.disease import TREATMENTS
 from tasks.domain.hip import ROLES, hip
@@ -75,12 +75,15 @@ def rows_for(
     for (subject, side), visits in usable.groupby(["subject", "side"], sort=False):
         course = known.get((str(subject), str(side)), Course())
         first = before = None
-        lesion = np.nan
+        lesion = born = np.nan
         for visit in visits.to_dict("records"):
             days = float(visit["days"])
             first = days if first is None else first
             sizes: Mapping[Any, Any] = measured.get(visit["hip_visit"], {})
             lesion = float(np.fmax(lesion, _number(sizes.get("lesion_fraction"))))
+            age = _number(visit.get("age_years"))
+            born = born if np.isnan(age) else days - age * YEAR
+            age = (days - born) / YEAR  # of an earlier visit where this one does not say it
             done = [(day, name) for day, name in course.treatments if day <= days]
             row = {
                 "hip": hip(str(subject), str(side)),  # type: ignore[arg-type]
@@ -89,13 +92,16 @@ def rows_for(
                 "treatment": done[-1][1] if done else None,
                 "days_since_treatment": days - done[-1][0] if done else np.nan,
                 "horizon_days": params.horizon_days, "fold": folds.get(subject), "roles": visit.get("roles"),
-                "origin": visit.get("origin"),
+                "origin": visit.get("origin"), "sex": visit.get("sex"), "age_years": age, "vendor": visit.get("vendor"),
             }  # fmt: skip
             found = label(course, days, lesion, params)
             row |= {
+                "ineligible": ineligible(course, days, age, params.eligibility),
                 "label": found.value, "event": found.event, "event_in_days": found.event_in_days,
                 "followed_days": found.followed_days, "not_at_risk": found.not_at_risk,
             }  # fmt: skip
+            if row["ineligible"]:
+                row["label"] = np.nan
             row["features"] = _vector(row, days - first, vectors.get(visit["hip_visit"]), width, sizes, params)
             rows.append(row)
             before = days

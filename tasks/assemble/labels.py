@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from tasks.assemble.params import Params
+from tasks.assemble.params import Eligibility, Params
 from tasks.domain.disease import ARCO, FICAT, STEINBERG
 
 STAGES = {"arco": ARCO, "steinberg": STEINBERG, "ficat": FICAT}
@@ -25,6 +25,7 @@ class Course:
     lesion: list[Reading] = field(default_factory=list)
     outcomes: list[tuple[float, str]] = field(default_factory=list)
     treatments: list[tuple[float, str]] = field(default_factory=list)
+    aetiology: list[tuple[float, str]] = field(default_factory=list)
     followed: list[float] = field(default_factory=list)
     """Days on which someone looked: a stage or collapse was read, or an outcome was recorded."""
 
@@ -76,6 +77,8 @@ def _read(course: Course, days: float, name: str, value: str) -> None:
     elif name == "collapse_mm":
         course.collapse.append((days, float(value)))
         course.followed.append(days)
+    elif name == "aetiology":
+        course.aetiology.append((days, value))
     elif name == "lesion":
         course.lesion.append((days, float(value)))
         course.followed.append(days)
@@ -105,6 +108,24 @@ def not_at_risk(course: Course, days: float, measured: float, params: Params) ->
             return "no lesion read at or before this visit"
         if not read and measured < params.min_lesion_fraction:
             return "no lesion measured at or before this visit"
+    return ""
+
+
+def ineligible(course: Course, days: float, age_years: float, rule: Eligibility) -> str:
+    """Why the estimate is not meant for this hip on this day, known on that day; '' when it is."""
+    if np.isnan(age_years):
+        if rule.unknown_age == "exclude":
+            return "age not known"
+    elif age_years < rule.min_age_years:
+        return f"younger than {rule.min_age_years:g} years"
+    elif rule.max_age_years is not None and age_years > rule.max_age_years:
+        return f"older than {rule.max_age_years:g} years"
+    if rule.aetiologies:
+        said = [value for day, value in course.aetiology if day <= days]
+        if not said and rule.unknown_aetiology == "exclude":
+            return "aetiology not known"
+        if said and said[-1] not in {name.upper() for name in rule.aetiologies}:
+            return f"aetiology {said[-1].lower()}"
     return ""
 
 

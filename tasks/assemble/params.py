@@ -5,7 +5,23 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from tasks.domain.params import Section
 
 
+class Eligibility(Section):
+    """Who the estimate is for. An ineligible hip-visit is not trained on and gets no score, with the reason."""
+
+    min_age_years: NonNegativeFloat
+    """Younger patients are not eligible, years at the visit."""
+    max_age_years: NonNegativeFloat | None
+    """Older ones neither; null: no limit."""
+    unknown_age: Literal["accept", "exclude"]
+    """What a visit without PatientAge is."""
+    aetiologies: tuple[str, ...]
+    """Words of tasks.domain.disease.AETIOLOGIES that are eligible; empty: all, said or not."""
+    unknown_aetiology: Literal["accept", "exclude"]
+    """What a hip is whose aetiology nobody has given."""
+
+
 class Params(Section):
+    eligibility: Eligibility
     horizon_days: PositiveFloat
     """Progression is looked for in (visit, visit + horizon_days]."""
     collapse_mm: PositiveFloat

@@ -18,7 +18,7 @@ from tasks.classify.params import Params
 from tasks.domain.hip import ROLES
 from tasks.nets.encoder import GRID, NUMBERS, ORDINAL, SCALE
 from tasks.store.digests import combine
-from tasks.training import augment, checkpoint, data, distribution, loop, losses, models
+from tasks.training import augment, checkpoint, data, distribution, loop, losses, models, speed
 
 _log = logging.getLogger("osteoflow.classify")
 
@@ -35,10 +35,10 @@ class Job:
     models: str
 
 
+@distribution.collective
 def fit_fold(job: Job) -> dict[str, Any]:
     """{"fold", "record", "keys", "features" (n, F), "slices" (n, D)} for the held-out fold and the test patients."""
     torch.set_num_threads(1)
-    distribution.start()
     name, folder = f"fold{job.fold}", Path(job.models)
     train = job.rows[~job.rows["fold"].isin([job.fold, data.TEST])].reset_index(drop=True)
     asked = job.rows[job.rows["fold"].isin([job.fold, data.TEST])].reset_index(drop=True)
@@ -100,6 +100,8 @@ def _fit(job: Job, folder: Path, name: str, train: pd.DataFrame, inputs: str) ->
         keep=checkpoint.folder("classify") / f"{name}.safetensors",
         identity=inputs,
     )
+    if distribution.first():
+        speed.note("classify", name, speed.of([{"speed": speed.taken(fitted)}]))
     record = {
         "architecture": architecture,
         "inputs": inputs,
@@ -157,7 +159,7 @@ class _Lesson:
         slices = self.near[spread.long().clamp_max(len(self.near) - 1)]
         keep = augment.drop_channels(self.stack.present[index], how.drop_channel, generator)
         images = self.stack.take(index, slices) * keep[:, None, :, None, None]
-        masks = self.masks.masks[index[:, None], :, slices].float()
+        masks = self.masks.take(index, slices)
         flat, shares = augment.augment(images.flatten(0, 1), how, generator, masks.flatten(0, 1))
         out = {
             "images": flat.view(batch, count, *flat.shape[1:]),

@@ -6,21 +6,25 @@ from functools import partial
 from typing import Any
 
 from tasks.compare.params import Params
-from tasks.compare.run import run
-from tasks.store.entry import enter, exit_with
+from tasks.compare.run import run, run_beside
+from tasks.store.entry import exit_with
 from tasks.store.items import Mapper
+from tasks.training.distribution import enter
 
 
 def main(
     argv: Sequence[str] | None = None, params: Mapping[str, Any] | None = None, mapper: Mapper | None = None
 ) -> None:
-    """`python -m tasks.compare [--split slice] [--labels shuffled]`: the table, or how far leakage would inflate it."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.compare", description=__doc__)
-    parser.add_argument("--split", choices=["patient", "slice"], default="patient", help="what a fold is made of")
+    """`python -m tasks.compare`: the table of networks, or how far leakage would inflate it."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.compare", description=main.__doc__)
+    parser.add_argument(
+        "--protocol", choices=["patient-split", "slice-split"], default="patient-split",
+        help="what a fold is made of; slice-split: slices, beside patients (reports/compare-leakage.csv)",
+    )  # fmt: skip
     parser.add_argument("--labels", choices=["true", "shuffled"], default="true", help="shuffled: one by lot a patient")
     how = parser.parse_args(argv)
-    doing = partial(run, by_patient=how.split == "patient", shuffled=how.labels == "shuffled")
-    enter("compare", Params, doing, params, mapper, preload=("torch", "torchvision"))
+    doing = run if how.protocol == "patient-split" else run_beside
+    enter("compare", Params, partial(doing, shuffled=how.labels == "shuffled"), params, mapper)
 
 
 if __name__ == "__main__":

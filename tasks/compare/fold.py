@@ -16,7 +16,7 @@ from tasks.compare.params import Params
 from tasks.domain.hip import ROLES
 from tasks.nets.backbones import mmacs, parameters
 from tasks.nets.encoder import SliceClassifier
-from tasks.training import checkpoint, data, distribution, loop, losses
+from tasks.training import checkpoint, data, distribution, loop, losses, speed
 from tasks.training.augment import augment, drop_channels
 
 
@@ -35,10 +35,10 @@ class Job:
     """Digest of all that this network depends on: a checkpoint of another is not continued."""
 
 
+@distribution.collective
 def fit_fold(job: Job) -> dict[str, Any]:
     """Train on the other folds; the probability of each slice of this one, and how the fit went."""
     torch.set_num_threads(1)
-    distribution.start()
     params, where = job.params, loop.device()
     stack = sliced.images(job.paths, params.size_px, job.fingerprint).to(where)
     train, held = job.slices[job.slices["fold"] != job.fold], job.slices[job.slices["fold"] == job.fold]
@@ -81,6 +81,7 @@ def fit_fold(job: Job) -> dict[str, Any]:
         identity=f"{job.identity}/{name}",
     )
     return {
+        "speed": speed.taken(fitted),
         "network": job.network,
         "fold": job.fold,
         "seed": job.seed,
@@ -105,8 +106,14 @@ def predict(model: nn.Module, stack: data.Stack, slices: pd.DataFrame, batch: in
     return torch.cat(out).double().numpy() if out else np.zeros(0)
 
 
-def weigh(network: str, size_px: int, batch: int = 16) -> dict[str, float]:
-    """What a network costs: parameters, mmacs per slice, images_per_s of inference in one process as it runs here."""
+def weigh(network: str, size_px: int) -> dict[str, float]:
+    """What a network costs anywhere: parameters, and mmacs for one slice."""
+    model = SliceClassifier(network, len(ROLES), 0.0)
+    return {"parameters": parameters(model), "mmacs": round(mmacs(model, len(ROLES), size_px), 2)}
+
+
+def throughput(network: str, size_px: int, batch: int = 16) -> float:
+    """Slices per second of inference in one process, as it runs here today."""
     torch.set_num_threads(1)
     model = loop.prepare(SliceClassifier(network, len(ROLES), 0.0), loop.device()).eval()
     images = torch.zeros(batch, len(ROLES), size_px, size_px, device=loop.device())
@@ -117,9 +124,4 @@ def weigh(network: str, size_px: int, batch: int = 16) -> dict[str, float]:
             start = time.perf_counter()
             model(images).sum().item()
             times.append(time.perf_counter() - start)
-    speed = batch / min(times)
-    return {
-        "parameters": parameters(model),
-        "mmacs": round(mmacs(model.cpu(), len(ROLES), size_px), 2),
-        "images_per_s": round(speed, 1),
-    }
+    return round(batch / min(times), 1)

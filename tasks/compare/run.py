@@ -10,24 +10,43 @@ import pandas as pd
 
 from tasks.compare import slices as sliced
 from tasks.compare import table
-from tasks.compare.fold import Job, fit_fold, weigh
+from tasks.compare.fold import Job, fit_fold, throughput, weigh
 from tasks.compare.params import Params
 from tasks.store.digests import code_digest, combine
 from tasks.store.files import read_json, replacing, write_json
 from tasks.store.items import Mapper
-from tasks.training import data
+from tasks.training import data, speed
 from tasks.training.progress import Progress
 
-OUT, TABLE = Path("reports/compare"), Path("reports/compare.csv")
+OUT, TABLE, LEAKAGE = Path("reports/compare"), Path("reports/compare.csv"), Path("reports/compare-leakage.csv")
 _ONLY_TABLE = {"networks", "pretrained", "top_slices", "threshold", "bootstrap"}
 """Parameters that do not change what one network learns."""
 _log = logging.getLogger("osteoflow.compare")
 
 
-def run(params: Params, mapper: Mapper, by_patient: bool = True, shuffled: bool = False) -> None:
-    """The stage. With other folds or labels (a demonstration, not a stage) it writes beside, under its own name."""
+def run_beside(params: Params, mapper: Mapper, shuffled: bool = False) -> None:
+    """Folds of slices beside folds of patients, and what the first seem to gain: the leak."""
+    both = {}
+    for by_patient in (True, False):
+        run(params, mapper, by_patient, shuffled)
+        out = _named(OUT, by_patient, shuffled)
+        both[by_patient] = {n: _predictions(out, n) for n in params.networks if (out / f"{n}.parquet").exists()}
+    found = table.leakage(both[True], both[False], params.top_slices, params.threshold, params.bootstrap)
+    _write_table(_named(LEAKAGE, True, shuffled), found)
+    for row in found[found["unit"] == "slice"].itertuples():
+        _log.info("%s: AUC by slice %.3f with folds of patients, %.3f with folds of slices",
+                  row.network, row.auc, row.auc_slice_split)  # fmt: skip
+
+
+def _named(path: Path, by_patient: bool, shuffled: bool) -> Path:
+    """With other folds or labels (a demonstration, not a stage) results lie beside, under their own name."""
     suffix = ("" if by_patient else "-slice-split") + ("-shuffled-labels" if shuffled else "")
-    out, csv = OUT.with_name(OUT.name + suffix), TABLE.with_name(TABLE.stem + suffix + TABLE.suffix)
+    return path.with_name(path.stem + suffix + path.suffix)
+
+
+def run(params: Params, mapper: Mapper, by_patient: bool = True, shuffled: bool = False) -> None:
+    """The stage, with folds of patients and true labels."""
+    out, csv = _named(OUT, by_patient, shuffled), _named(TABLE, by_patient, shuffled)
     out.mkdir(parents=True, exist_ok=True)
     rows = data.cohort()
     rows = rows[rows["fold"] != data.TEST].reset_index(drop=True)
@@ -67,7 +86,7 @@ def run(params: Params, mapper: Mapper, by_patient: bool = True, shuffled: bool 
         work = [(n, p, params.top_slices, params.threshold, params.bootstrap) for n, p in predictions.items()]
         found = pd.DataFrame([row for rows_ in mapper(table.rows_of, work) for row in rows_])
         found = table.against_best(found, predictions, params.top_slices, params.bootstrap)
-        for column in ("parameters", "mmacs", "images_per_s"):
+        for column in ("parameters", "mmacs"):
             found[column] = [records[network][column] for network in found["network"]]
         for network, area in found[found["unit"] == "slice"][["network", "auc"]].to_numpy():
             progress.metric(network, "auc", area)
@@ -103,10 +122,11 @@ def _keep(out: Path, params: Params, mark: str, slices: pd.DataFrame, fits: list
     parts = [slices[slices["fold"] == fit["fold"]].assign(p=fit["p"], seed=float(fit["seed"])) for fit in fits]
     with replacing(out / f"{network}.parquet") as partial:
         pd.concat(parts).drop(columns="visit").to_parquet(partial, compression="zstd", index=False)
+    speed.note("compare", network, {"images_per_s": throughput(network, params.size_px)} | speed.of(fits))
     record = weigh(network, params.size_px) | {
         "network": network,
         "digest": mark,
-        "fits": [{key: value for key, value in fit.items() if key not in ("p", "network")} for fit in fits],
+        "fits": [{key: value for key, value in fit.items() if key not in ("p", "network", "speed")} for fit in fits],
     }
     write_json(out / f"{network}.json", record)
     _log.info("%s: done", network)

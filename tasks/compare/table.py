@@ -54,6 +54,29 @@ def rows_of(work: tuple[str, pd.DataFrame, int, float, int]) -> list[dict[str, A
     return rows
 
 
+def leakage(
+    honest: dict[str, pd.DataFrame],
+    leaky: dict[str, pd.DataFrame],
+    top_slices: int,
+    threshold: float,
+    resamples: int,
+) -> pd.DataFrame:
+    """network, unit, auc and accuracy with folds of patients, the same with folds of slices, and the inflation of AUC
+    with an interval that resamples the same patients for both."""
+    rows = []
+    for network in (network for network in honest if network in leaky):
+        for unit in UNITS:
+            a, b = (to_unit(one[network], unit, top_slices) for one in (honest, leaky))
+            gain = metrics.paired_bootstrap(a["label"], b["p"], a["p"], a["subject"], n=resamples)
+            row: dict[str, Any] = {"network": network, "unit": unit, "n": len(a), "n_patients": a["subject"].nunique()}
+            for end, one in (("", a), ("_slice_split", b)):
+                row[f"auc{end}"] = metrics.auc(one["label"], one["p"])
+                row[f"accuracy{end}"] = metrics.accuracy(one["label"], one["p"], threshold=threshold)
+            rows.append(row | {"inflation": gain.value, "inflation_low": gain.low, "inflation_high": gain.high})
+    columns = ["network", "unit", "n", "n_patients", "auc", "auc_slice_split", "inflation", "inflation_low"]
+    return pd.DataFrame(rows, columns=[*columns, "inflation_high", "accuracy", "accuracy_slice_split"])
+
+
 def against_best(
     table: pd.DataFrame, predictions: dict[str, pd.DataFrame], top_slices: int, resamples: int
 ) -> pd.DataFrame:

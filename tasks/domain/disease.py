@@ -9,7 +9,12 @@ STEINBERG = ("0", "1A", "1B", "1C", "2A", "2B", "2C", "3A", "3B", "3C", "4A", "4
 JIC = ("A", "B", "C1", "C2")
 """Japanese Investigation Committee type: extent of the lesion over the weight-bearing zone, medial to lateral."""
 
-LABELS = {"arco": ARCO, "ficat": FICAT, "steinberg": STEINBERG, "jic": JIC, "lesion": ("0", "1")}
+AETIOLOGIES = ("OTHER", "IDIOPATHIC", "ALCOHOL", "STEROID", "SICKLECELL", "TRAUMA")
+"""What the necrosis is put down to; no order of severity. Spaces, hyphens and case do not matter in a table."""
+
+LABELS = {
+    "arco": ARCO, "ficat": FICAT, "steinberg": STEINBERG, "jic": JIC, "lesion": ("0", "1"), "aetiology": AETIOLOGIES,
+}  # fmt: skip
 """Categorical labels of labels.csv and their allowed values."""
 MEASURED_LABELS = {
     "collapse_mm": (0.0, 30.0),

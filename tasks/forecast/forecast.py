@@ -27,6 +27,8 @@ SEQUENCES, NAMES = Path("data/sequences.parquet"), Path("data/sequences.json")
 MODELS, PREDICTIONS, REPORTS = Path("models/forecast"), Path("data/predictions.parquet"), Path("reports/forecast")
 BASELINES = {"lesion_size": "lesion_fraction", "jic": "jic_rank", "kerboul": "kerboul_deg"}
 """Baseline -> the one feature that it is made of."""
+NOT_TRAINED = ("test", "none", "external")
+"""Folds that nothing is fitted on: frozen test, consent withdrawn or never dealt, external sites."""
 MANY_ROWS = 3000
 """Above this the folds go to other processes; below, starting torch there costs more than the folds."""
 
@@ -40,7 +42,7 @@ def run(params: Params, mapper: Mapper) -> None:
     order = np.lexsort((table.days, table.hips))
     frame, table = frame.iloc[order].reset_index(drop=True), table.rows(order)
     folds = frame["fold"].fillna("none").astype(str).to_numpy()
-    left_out = sorted({f for f in folds if f not in ("test", "none", "external")}, key=lambda f: (len(f), f))
+    left_out = sorted({f for f in folds if f not in NOT_TRAINED}, key=lambda f: (len(f), f))
     fitted = fit_members(table, folds, left_out, params, mapper)
     raw = {name: np.full(len(frame), np.nan) for name in ("risk", "lr_last", *BASELINES)}
     _predict_raw(raw, frame, table, folds, left_out, fitted, names, params)
@@ -63,7 +65,9 @@ def to_table(frame: pd.DataFrame, width: int, params: Params) -> Table:
             vectors[row, : len(vector)] = vector
     label = frame["label"].to_numpy(dtype=np.float64)
     nothing = np.full(len(frame), np.nan)
-    reasons = frame["not_at_risk"].fillna("") if "not_at_risk" in frame else pd.Series([""] * len(frame))
+    reasons = pd.Series([""] * len(frame), index=frame.index)
+    for column in ("not_at_risk", "ineligible"):
+        reasons = reasons + (frame[column].fillna("") if column in frame else "")
     data = hazard.exposure(
         label,
         frame["event_in_days"].to_numpy(dtype=np.float64) if "event_in_days" in frame else nothing,
@@ -212,7 +216,7 @@ def _write(
     write_json(
         MODELS / "inputs.json",
         {k: ensemble.facts[k] for k in ("features", "horizon_days", "required_roles")}
-        | {"columns": ["hip", "hip_visit", "days", "features", "not_at_risk"]},
+        | {"columns": ["hip", "hip_visit", "days", "features", "not_at_risk", "ineligible"]},
     )
     tables.write("predictions", PREDICTIONS, predictions, sort_by=["subject", "side", "days", "hip_visit"])
     found = measure(predictions, params)
@@ -245,7 +249,7 @@ def measure(predictions: pd.DataFrame, params: Params) -> dict[str, Any]:
     """{sets: {out_of_fold | test: {model | <baseline>: {auc, auc_low, auc_high, brier, ..., n, n_patients}}}}"""
     fold = predictions["fold"].fillna("none")
     sets: dict[str, Any] = {}
-    for part, which in (("out_of_fold", ~fold.isin(["test", "none", "external"])), ("test", fold == "test")):
+    for part, which in (("out_of_fold", ~fold.isin(NOT_TRAINED)), ("test", fold == "test")):
         known = predictions[which & predictions["label"].notna()]
         if known.empty:
             continue

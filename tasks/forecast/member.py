@@ -202,7 +202,8 @@ def _fit_residual(
     seen, event = place(table.data.seen), place(table.data.event)
     losses: list[float] = []
     optimizer = _Adam(list(residual.train().parameters()), params.learning_rate)
-    for _ in range(params.epochs):
+    for step in range(params.epochs):
+        optimizer.rate = params.learning_rate * min(1.0, 2 * (1 - step / params.epochs))  # falls over the second half
         # The same entries are hidden at all visits of a hip, or the change would show them.
         kept = (rng.random((place.hips, n_features)) >= params.input_dropout) / (1 - params.input_dropout)
         eta = offset + _unroll(residual, inputs, changes, years, torch.from_numpy(kept))[:, :, None]

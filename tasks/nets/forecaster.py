@@ -151,8 +151,8 @@ class Ensemble:
     def predict(self, frame: pd.DataFrame, members: list[str] | None = None) -> pd.DataFrame:
         """Estimated risk for each row of a sequences table, in the order of the table.
 
-        Columns used: hip_visit, hip (else subject and side), days, features; roles and not_at_risk when they are
-        there. Nulls are allowed everywhere. `members`: by default all.
+        Columns used: hip_visit, hip (else subject and side), days, features; not_at_risk and ineligible when they are
+        there (an ineligible hip-visit gets no number). Nulls are allowed everywhere. `members`: by default all.
         """
         chosen = [self.members[name] for name in (members or sorted(self.members))]
         vectors = self._vectors(frame)
@@ -163,7 +163,10 @@ class Ensemble:
             *found, far = self._hip(chosen, vectors[places], days[places])
             numbers[places] = np.stack(found, axis=1)
             for place, distance in zip(places, far, strict=True):
-                reasons[place] = self._abstain(frame.iloc[int(place)], vectors[place], float(distance))
+                row = frame.iloc[int(place)]
+                reasons[place] = self._abstain(row, vectors[place], float(distance))
+                if _said(row, "ineligible"):
+                    numbers[place] = np.nan
         out = pd.DataFrame(numbers, columns=COLUMNS[1:4])
         out.insert(0, "hip_visit", frame["hip_visit"].to_numpy())
         out["abstain"] = pd.Series(reasons, dtype=object)
@@ -207,9 +210,10 @@ class Ensemble:
 
     def _abstain(self, row: pd.Series, vector: NDArray[np.float64], far: float) -> str:
         """Why this row should have no score, or ''."""
-        reason = row.get("not_at_risk")
-        if isinstance(reason, str) and reason:
-            return f"not at risk: {reason}"
+        if _said(row, "ineligible"):
+            return f"not eligible: {row['ineligible']}"
+        if _said(row, "not_at_risk"):
+            return f"not at risk: {row['not_at_risk']}"
         if not np.isfinite(vector).any():
             return "nothing measured at this visit"
         flags = dict(zip(self.facts["features"], vector, strict=True))
@@ -222,6 +226,11 @@ class Ensemble:
         if far > float(self.facts["distance_limit"]):
             return f"unlike the training data (distance {far:.2f}, limit {self.facts['distance_limit']:.2f})"
         return ""
+
+
+def _said(row: pd.Series, column: str) -> bool:
+    reason = row.get(column)
+    return isinstance(reason, str) and bool(reason)
 
 
 def _by_hip(frame: pd.DataFrame, days: NDArray[np.float64]) -> list[NDArray[np.intp]]:

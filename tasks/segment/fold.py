@@ -16,7 +16,7 @@ from tasks.domain.hip import ROLES
 from tasks.segment.params import Params
 from tasks.segment.predict import FINE, LABELS, build
 from tasks.store.digests import combine
-from tasks.training import augment, checkpoint, data, distribution, loop, losses, models
+from tasks.training import augment, checkpoint, data, distribution, loop, losses, models, speed
 
 _log = logging.getLogger("osteoflow.segment")
 
@@ -38,10 +38,10 @@ class Job:
         return f"{self.kind}-fold{self.fold}"
 
 
+@distribution.collective
 def fit_fold(job: Job) -> dict[str, Any] | None:
     """The record of the network; None when nobody drew what it should learn."""
     torch.set_num_threads(1)
-    distribution.start()
     folder, where, params = Path(job.models), loop.device(), job.params
     inside = (job.rows["fold"] != job.fold).to_numpy() & (job.rows["mask"] != "").to_numpy()
     train = job.rows[inside].reset_index(drop=True)
@@ -83,6 +83,8 @@ def fit_fold(job: Job) -> dict[str, Any] | None:
         keep=checkpoint.folder("segment") / f"{job.name}.safetensors",
         identity=inputs,
     )
+    if distribution.first():
+        speed.note("segment", job.name, speed.of([{"speed": speed.taken(fitted)}]))
     record = {
         "architecture": architecture,
         "inputs": inputs,
@@ -131,7 +133,7 @@ class _Hips:
         slices = ((torch.arange(count, device=index.device) + draw) * depth / count).long().clamp_max(depth - 1)
         keep = augment.drop_channels(self.stack.present[index], how.drop_channel, generator)
         images = (self.stack.take(index, slices) * keep[:, None, :, None, None]).flatten(0, 1)
-        masks = self.masks.masks[index[:, None], :, slices].float().flatten(0, 1)
+        masks = self.masks.take(index, slices).flatten(0, 1)
         images, shares = augment.augment(images, how, generator, masks)
         # The image moves under the distances, so that a centre found a little wrong does no harm.
         images = torch.cat([images, self.stack.distance(slices).flatten(0, 1)[:, None]], 1)
@@ -151,9 +153,9 @@ class _Vessels:
         whole = data.stack(train["path"].tolist(), FINE)
         drawn = data.masks(train["mask"].tolist(), LABELS["vessel"], whole.bits.shape[2:])
         self.usable = (drawn.known[:, 0] > 0) & (whole.present[:, 0] > 0)
-        self.stack, self.masks = whole.to(where), drawn.masks.to(where)
+        self.stack, self.masks = whole.to(where), drawn.to(where)
         # Most of the volume has no vessel: a share of the slabs is drawn where there are some, the rest anywhere.
-        self.chance = self.masks.flatten(3).sum(3, dtype=torch.float32)[:, 0] ** 0.5 + 1e-6
+        self.chance = drawn.masks.flatten(3).sum(3, dtype=torch.float32)[:, 0].to(where) ** 0.5 + 1e-6
         share = params.vessel.where_vessels
         self.chance = share * self.chance / self.chance.sum(1, keepdim=True) + (1 - share) / whole.bits.shape[2]
 
@@ -165,7 +167,7 @@ class _Vessels:
         seen = first[..., None] + torch.arange(-how.context, how.slab + how.context, device=index.device)
         visit = index.repeat_interleave(how.slabs)
         images = self.stack.take(visit, seen.flatten(0, 1).clamp(0, depth - 1))[:, :, 0]
-        masks = self.masks[visit[:, None], 0, inside.flatten(0, 1).clamp_max(depth - 1)].float()
+        masks = self.masks.take(visit, inside.flatten(0, 1).clamp_max(depth - 1))[:, :, 0]
         far = self.stack.distance(first + (how.slab - 1) / 2).flatten(0, 1)[:, None]
         images, still = augment.augment(
             images, self.params.augment, generator, torch.cat([masks, far], 1), together=True, crop=how.crop_px

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ def hip_row(item: Item, side: Side, places: list[Place], params: Params, out: Pa
         "center_x_mm": x, "center_y_mm": y, "center_z_mm": z, "radius_mm": head.radius,
         "confidence": head.confidence, "located_by": first.by, "side_from": first.located.side_from,
         "conflict": conflicts(first, side), "frame_of_reference": first.roles[first.by].one.stack.frame_of_reference,
-    }  # fmt: skip
+    } | person(first)  # fmt: skip
     chosen: dict[str, tuple[Ready, Head]] = {}
     left_out: list[str] = []
     for place in there:
@@ -206,6 +207,16 @@ def hip_row(item: Item, side: Side, places: list[Place], params: Params, out: Pa
     }  # fmt: skip
     hips.write(out / row["file"], hips.HipFile(tensors, meta))
     return row
+
+
+def person(place: Place) -> Row:
+    """Sex, age in years and maker of the scanner, as the released header of the leading series says; null when not."""
+    stack = place.roles[place.by].one.stack
+    header = stack.frames[0].dataset
+    match = re.fullmatch(r"(\d{1,3})([DWMY])", str(header.get("PatientAge", "") or "").strip().upper())
+    age = np.nan if match is None else float(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[match[2]]
+    sex = str(header.get("PatientSex", "") or "").strip().upper()[:1]
+    return {"sex": sex if sex in ("F", "M", "O") else None, "age_years": age, "vendor": stack.vendor or None}
 
 
 def refusal(row: Row, chosen: dict[str, tuple[Ready, Head]], by: str, params: Params) -> Row | None:

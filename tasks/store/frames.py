@@ -15,18 +15,26 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from tasks.domain.errors import BadInput
+from tasks.store import jpeg
 
 _PHYSICS_TAGS = [
     Tag(tag_for_keyword(keyword) or 0)
     for keyword in (
         "ImageType", "RepetitionTime", "EchoTime", "InversionTime", "ScanOptions", "SequenceVariant",
         "SpectrallySelectedSuppression", "ContrastBolusAgent", "ContrastBolusAgentSequence",
-        "ContrastBolusIngredient", "MRAcquisitionType", "TemporalPositionIdentifier", "AcquisitionNumber",
+        "ContrastBolusIngredient", "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastBolusStartTime",
+        "ContrastBolusRoute", "ContrastFlowRate", "MRAcquisitionType", "TemporalPositionIdentifier", "AcquisitionNumber",
         "DiffusionBValue", "FrameType", "EffectiveEchoTime", "InversionTimes", "SpectrallySelectedExcitation",
-        "TemporalPositionIndex",
+        "TemporalPositionIndex", "TriggerTime",
     )
 ]  # fmt: skip
 """All that `physics_of` reads."""
+
+_DOSE = (
+    "ContrastBolusIngredient", "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastBolusStartTime",
+    "ContrastFlowRate", "ContrastBolusAgentSequence",
+)  # fmt: skip
+"""Attributes that have a value only where contrast was given."""
 
 UNCOMPRESSED = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
 
@@ -55,6 +63,8 @@ def frames_of(dataset: Dataset) -> list[Frame]:
     shared = _first(dataset, "SharedFunctionalGroupsSequence")
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
+        if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
+            raise BadInput("no_geometry", "several frames in one object, and nothing says where each of them lies")
         return [_frame(dataset, dataset, None, None, 0)]
     if len(per_frame) != int(dataset.get("NumberOfFrames", 1) or 1):
         raise BadInput("frames_disagree", f"{len(per_frame)} functional groups, NumberOfFrames says otherwise")
@@ -116,8 +126,9 @@ def physics_of(dataset: Dataset, group: Any) -> dict[str, Any]:
     """What the scanner did, in ms, from standard attributes alone (private ones, Philips' scaling too, are ignored).
 
     fat_suppressed: a saturation or excitation that spares fat, a Dixon water image, or an inversion time that nulls
-    fat. contrast: a contrast agent was given; the attribute alone says so (PS3.3 C.7.6.4: type 2, in a module that is
-    there only if contrast was used), since its text goes in de-identification.
+    fat. contrast: True where an agent or its dose is named, None where the agent is there without a value (by the
+    standard it was given then, yet some scanners write it into every image: `Stack`s of a study are compared), else
+    False. kind: the words of the image type that say what was computed, joined by '+'.
     """
     timing, echo = group("MRTimingAndRelatedParametersSequence"), group("MREchoSequence")
     modifier, frame_type = group("MRModifierSequence"), group("MRImageFrameTypeSequence")
@@ -135,13 +146,11 @@ def physics_of(dataset: Dataset, group: Any) -> dict[str, Any]:
         any(word in {"FS", "FATSAT", "SPIR", "SPAIR", "FSAT", "WE"} or "FAT_SAT" in word for word in options)
         or suppression in {"FAT", "FAT_AND_WATER", "SILICON_AND_FAT"}
         or excitation == "WATER"
-        or "WATER" in kind
+        or not {"WATER", "W"}.isdisjoint(kind)
         or (ti is not None and tr is not None and tr > 1200 and 80 <= ti <= 300)
     )
-    agent = any(
-        keyword in dataset
-        for keyword in ("ContrastBolusAgent", "ContrastBolusAgentSequence", "ContrastBolusIngredient")
-    )
+    named = any(dataset.get(keyword) not in (None, "") for keyword in ("ContrastBolusAgent", *_DOSE))
+    agent = True if named else None if "ContrastBolusAgent" in dataset else False
     return {
         "tr_ms": tr,
         "te_ms": te,
@@ -153,6 +162,7 @@ def physics_of(dataset: Dataset, group: Any) -> dict[str, Any]:
         "derived": "DERIVED" in kind[:1],
         "time": _number(content.get("TemporalPositionIndex")) or _number(dataset.get("TemporalPositionIdentifier")),
         "acquisition": _number(dataset.get("AcquisitionNumber")),
+        "trigger": _number(dataset.get("TriggerTime")),
         "b_value": _number(dataset.get("DiffusionBValue")),
     }
 
@@ -163,6 +173,22 @@ def decode(frame: Frame) -> NDArray:
     Raises BadInput where the pixels cannot be decoded.
     """
     dataset = frame.dataset
+    plane = _stored(dataset, frame.number)
+    padding = dataset.get("PixelPaddingValue")
+    if isinstance(padding, int) and padding != 0:
+        outside = plane == padding
+        if outside.any() and not outside.all():
+            plane = np.where(outside, plane[~outside].min(), plane)
+    if str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1":
+        ends = (1 << int(dataset.get("BitsStored") or 16)) - 1 if not dataset.get("PixelRepresentation") else -1
+        plane = np.array(ends, plane.dtype) - plane  # the same for every slice
+    if frame.slope != 1.0 or frame.intercept != 0.0:
+        return plane.astype(np.float32) * np.float32(frame.slope) + np.float32(frame.intercept)
+    return plane
+
+
+def _stored(dataset: Dataset, number: int) -> NDArray:
+    """The pixels of one frame as they are stored."""
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     syntax = str(dataset.file_meta.TransferSyntaxUID) if hasattr(dataset, "file_meta") else ""
     bits = int(dataset.get("BitsAllocated", 0) or 0)
@@ -173,24 +199,20 @@ def decode(frame: Frame) -> NDArray:
         and dataset.get("HighBit") == dataset.BitsStored - 1
     ):
         size = rows * columns * 2
-        data = dataset.PixelData[frame.number * size : (frame.number + 1) * size]
+        data = dataset.PixelData[number * size : (number + 1) * size]
         if len(data) != size:
             raise BadInput("truncated_pixels", f"{len(data)} of {size} bytes")
         order = ">" if syntax == BIG_ENDIAN else "<"
         plane = np.frombuffer(data, f"{order}{'i' if dataset.PixelRepresentation else 'u'}2").reshape(rows, columns)
         plane = plane.astype(plane.dtype.newbyteorder("="), copy=False)
-        if dataset.BitsStored == 12:
-            plane = (plane << 4) >> 4  # overlay bits above the stored ones are not pixels
-    else:
-        try:
-            array = dataset.pixel_array
-        except Exception as error:  # noqa: BLE001 - decoders of several packages, each with errors of its own
-            raise BadInput("undecodable_pixels", f"transfer syntax {syntax}: {type(error).__name__}") from None
-        plane = array if array.ndim == 2 else array[frame.number]
-    if str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1":
-        plane = plane.max() - plane
-    if frame.slope != 1.0 or frame.intercept != 0.0:
-        return plane.astype(np.float32) * np.float32(frame.slope) + np.float32(frame.intercept)
+        return (plane << 4) >> 4 if dataset.BitsStored == 12 else plane  # overlay bits above the stored ones
+    try:
+        array = jpeg.decode(dataset) if syntax in jpeg.SYNTAXES else dataset.pixel_array
+        plane = array if array.ndim == 2 else array[number]
+    except Exception as error:  # noqa: BLE001 - decoders of several packages, each with errors of its own
+        raise BadInput("undecodable_pixels", f"transfer syntax {syntax}: {type(error).__name__}") from None
+    if plane.shape != (rows, columns):
+        raise BadInput("undecodable_pixels", f"{plane.shape} pixels where {rows} x {columns} are announced")
     return plane
 
 

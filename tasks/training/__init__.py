@@ -8,6 +8,7 @@
 `checkpoint`  state of a fit in one file, from which it goes on to the same bits
 `models`      weights and their record on disk: safetensors beside JSON
 `progress`    run.jsonl, which flows mirror to MLflow
+`speed`       throughput and memory, beside what is versioned
 `metrics`     discrimination and calibration with intervals that resample patients
 
 Needs torch, numpy and pandas alone. Lengths are mm, times are days, risks are probabilities 0 to 1.

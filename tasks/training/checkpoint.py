@@ -24,9 +24,16 @@ def folder(room: str) -> Path:
 
 
 def save(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor], state: dict[str, Any]
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: list[Tensor],
+    best: dict[str, Tensor],
+    state: dict[str, Any],
 ) -> None:
+    """`average` are the averaged weights, `best` those of the lowest validation loss; either may be empty."""
     tensors = {f"model/{key}": tensor for key, tensor in model.state_dict().items()}
+    tensors |= {f"best/{key}": tensor for key, tensor in best.items()}
     tensors |= {f"average/{i}": tensor for i, tensor in enumerate(average)}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
@@ -36,7 +43,12 @@ def save(
 
 
 def load(
-    path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor]
+    path: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: list[Tensor],
+    best: dict[str, Tensor],
 ) -> dict[str, Any] | None:
     """Put the state of `path` back in place; None when there is none, or when it is of another fit (`identity`)."""
     if not path.exists():
@@ -49,6 +61,8 @@ def load(
     model.load_state_dict({key[6:]: tensor for key, tensor in tensors.items() if key.startswith("model/")})
     for i, tensor in enumerate(average):
         tensor.copy_(tensors[f"average/{i}"])
+    where = next(model.parameters()).device
+    best.update({key[5:]: tensor.to(where) for key, tensor in tensors.items() if key.startswith("best/")})
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer/"):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,8 @@ HIPS, HIPS_TABLE = Path("data/hips"), Path("data/hips.parquet")
 MASKS, ANNOTATIONS, SPLIT = Path("data/masks"), Path("data/annotations.parquet"), Path("data/split.parquet")
 TEST = "test"
 CONSENSUS = "consensus"
+MEMORY_SHARE = 0.25
+"""Of the memory that is free, images may take this much: a fold is often fitted beside another."""
 _log = logging.getLogger("osteoflow.training")
 
 
@@ -98,12 +103,13 @@ class Stack:
     spacing: tuple[float, float, float]
 
     def to(self, device: torch.device) -> Stack:
-        bits, scale, offset, present = (x.to(device) for x in (self.bits, self.scale, self.offset, self.present))
-        return Stack(bits, scale, offset, present, self.spacing)
+        """On the device; images that would fill it stay where they are, and `take` brings what a batch needs."""
+        scale, offset, present = (x.to(device) for x in (self.scale, self.offset, self.present))
+        return Stack(_resident(self.bits, device), scale, offset, present, self.spacing)
 
     def take(self, visit: Tensor, slices: Tensor) -> Tensor:
         """visit (B,), slices (B, S) -> (B, S, C, H, W) float32; a missing channel is zero."""
-        chosen = self.bits[visit[:, None], :, slices]
+        chosen = _taken(self.bits, visit, slices)
         scale = (self.scale * self.present)[visit][:, None, :, None, None]
         offset = (self.offset * self.present)[visit][:, None, :, None, None]
         return (chosen.to(torch.int32) & 0xFFFF).float() * scale + offset
@@ -124,15 +130,14 @@ class Stack:
 
 def stack(paths: Sequence[Path | str], names: Sequence[str] = ROLES, size_px: int = 0) -> Stack:
     """Read tensors `names` of hip files, resized in plane to `size_px` (0: as stored). All share one grid."""
-    read = [hips.read(Path(path), list(names)) for path in paths]
-    grids = [grid for file in read for name, grid in file.meta.get("grids", {}).items() if name in file.tensors]
-    grid: dict[str, Any] = grids[0] if grids else {"shape": [1, 8, 8], "spacing": [1.0, 1.0, 1.0]}
+    grid = _grid(paths, names)
     depth, rows, columns = (int(n) for n in grid["shape"])
     size = size_px or rows
-    bits = torch.zeros(len(read), len(names), depth, size, size if size_px else columns, dtype=torch.int16)
-    scale, offset = torch.zeros(len(read), len(names)), torch.zeros(len(read), len(names))
-    present = torch.zeros(len(read), len(names))
-    for i, file in enumerate(read):
+    bits = room_for((len(paths), len(names), depth, size, size if size_px else columns), torch.int16)
+    scale, offset = torch.zeros(len(paths), len(names)), torch.zeros(len(paths), len(names))
+    present = torch.zeros(len(paths), len(names))
+    for i, path in enumerate(paths):
+        file = hips.read(Path(path), list(names))
         for c, name in enumerate(names):
             if name not in file.tensors or not file.tensors[name].size:
                 continue
@@ -144,6 +149,49 @@ def stack(paths: Sequence[Path | str], names: Sequence[str] = ROLES, size_px: in
             present[i, c] = 1.0
     spacing = grid["spacing"]
     return Stack(bits, scale, offset, present, (spacing[0], spacing[1] * rows / size, spacing[2] * rows / size))
+
+
+def _grid(paths: Sequence[Path | str], names: Sequence[str]) -> dict[str, Any]:
+    """That of the first file which has one of `names`."""
+    for path in paths:
+        grids: dict[str, dict[str, Any]] = hips.read(Path(path), []).meta.get("grids", {})
+        found = [grid for name, grid in grids.items() if name in names]
+        if found:
+            return found[0]
+    return {"shape": [1, 8, 8], "spacing": [1.0, 1.0, 1.0]}
+
+
+def room_for(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros: in memory where there is plenty, else mapped from a file without a name below OSTEOFLOW_HOME, whose pages
+    the system may put away while nobody looks at them."""
+    size = math.prod(shape) * dtype.itemsize
+    if not size or size <= MEMORY_SHARE * available_memory():
+        return torch.zeros(shape, dtype=dtype)
+    folder = Path(os.environ.get("OSTEOFLOW_HOME", ".osteoflow")) / "scratch"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.truncate(size)
+        mapped = np.memmap(file, mode="r+", shape=(size,), dtype=np.uint8)
+    _log.info("%.1f GB of images are mapped from disk", size / 1e9)
+    return torch.from_numpy(mapped).view(dtype).view(shape)
+
+
+def available_memory() -> int:
+    """Bytes that the system could still give out."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def _resident(images: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and images.nbytes > MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return images
+    return images.to(device)
+
+
+def _taken(images: Tensor, visit: Tensor, slices: Tensor) -> Tensor:
+    """images (N, C, D, ...), visit (B,), slices (B, S) -> (B, S, C, ...) on the device of `visit`."""
+    if images.device == visit.device:
+        return images[visit[:, None], :, slices]
+    return images[visit.to(images.device)[:, None], :, slices.to(images.device)].to(visit.device, non_blocking=True)
 
 
 def _resized(volume: np.ndarray, size: int) -> np.ndarray:
@@ -160,7 +208,11 @@ class Masks:
     known: Tensor
 
     def to(self, device: torch.device) -> Masks:
-        return Masks(self.masks.to(device), self.known.to(device))
+        return Masks(_resident(self.masks, device), self.known.to(device))
+
+    def take(self, visit: Tensor, slices: Tensor) -> Tensor:
+        """visit (B,), slices (B, S) -> (B, S, L, H, W) float32."""
+        return _taken(self.masks, visit, slices).float()
 
 
 def masks(
@@ -177,7 +229,7 @@ def masks(
     """
     depth, rows, columns = shape
     size = (size_px, size_px) if size_px else (rows, columns)
-    out = torch.zeros(len(paths), len(names), depth, *size, dtype=torch.uint8)
+    out = room_for((len(paths), len(names), depth, *size), torch.uint8)
     known = torch.zeros(len(paths), len(names))
     for i, path in enumerate(paths):
         if not path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from tasks.domain.errors import OsteoflowError
+from tasks.domain.errors import OsteoflowError, WrongUse
 from tasks.training import checkpoint, distribution
 from tasks.training.recipe import Recipe
 
@@ -36,11 +37,13 @@ class NotFinite(OsteoflowError):
 
 @dataclass
 class Fitted:
-    """history: one row an epoch; steps: optimizer steps done; stopped: whether early stopping ended the fit."""
+    """history: one row an epoch; steps: optimizer steps done; stopped: whether early stopping ended the fit.
+    items_per_s: through this process, here and today (it belongs in no versioned file)."""
 
     history: list[dict[str, float]] = field(default_factory=list)
     steps: int = 0
     stopped: bool = False
+    items_per_s: float = 0.0
 
 
 def device() -> torch.device:
@@ -91,17 +94,20 @@ def fit(
         prepare(model, where).train()
         optimizer = _optimizer(model, recipe, where)
         average = _floats(model, clone=True) if recipe.ema else []
-        best: tuple[float, dict[str, Tensor]] = (math.inf, {})
+        least, best = math.inf, dict[str, Tensor]()
         bad_epochs, start, running = 0, 0, 0.0
-        resumable = keep if recipe.checkpoint_steps and validate is None else None
-        if resumable and (state := checkpoint.load(resumable, identity, model, optimizer, average)):
+        resumable = keep if recipe.checkpoint_steps else None
+        if resumable and (state := checkpoint.load(resumable, identity, model, optimizer, average, best)):
             start, running, fitted.history = state["step"], state["running"], state["history"]
+            least, bad_epochs = state["least"], state["bad_epochs"]
             _log.info("%s: goes on from step %d of %d", name, start, total)
 
         def saves(step: int) -> bool:
             return resumable is not None and (step + 1) % recipe.checkpoint_steps == 0 and distribution.first()
 
-        net = distribution.wrap(_compiled(model, recipe))
+        net = _compiled(distribution.wrap(model), recipe)
+        live = _floats(model) if average else []
+        began = time.perf_counter()
         waiting: list[tuple[int, Tensor, Tensor]] = []
         microbatch = recipe.microbatch or size
         for step in range(start, total):
@@ -110,7 +116,7 @@ def fit(
             value, microbatch = _step(net, optimizer, recipe, index, make, loss, step, microbatch, where)
             if average:
                 decay = min(recipe.ema, (1 + step) / (10 + step))
-                torch._foreach_lerp_(average, _floats(model), 1 - decay)
+                torch._foreach_lerp_(average, live, 1 - decay)
             waiting.append((step, index, value))
             # Reading a loss makes a GPU wait for it: there, some are read together.
             if where.type == "cpu" or len(waiting) == _READ_TOGETHER or (step + 1) % per_epoch == 0 or saves(step):
@@ -119,29 +125,31 @@ def fit(
             if (step + 1) % per_epoch == 0:
                 row, running = {"loss": running}, 0.0
                 if validate is not None:
-                    row["validation_loss"] = validate(model.eval())
+                    row["validation_loss"] = distribution.agreed(validate(model.eval()))
                     model.train()
-                    if row["validation_loss"] < best[0]:
-                        best, bad_epochs = (row["validation_loss"], _copy(model)), 0
+                    if row["validation_loss"] < least:
+                        least, best, bad_epochs = row["validation_loss"], _copy(model), 0
                     else:
                         bad_epochs += 1
                 fitted.history.append(row)
                 _log.info("%s: epoch %d of %d, loss %.4f", name, len(fitted.history), epochs, row["loss"])
-            if resumable and saves(step):
-                state = {"identity": identity, "step": step + 1, "running": running, "history": fitted.history}
-                checkpoint.save(resumable, model, optimizer, average, state)
             fitted.steps = step + 1
             if validate is not None and recipe.patience and bad_epochs >= recipe.patience:
                 fitted.stopped = True
                 break
-        if best[1]:
-            model.load_state_dict(best[1])
+            if resumable and saves(step):
+                state = {"identity": identity, "step": step + 1, "running": running, "history": fitted.history}
+                state |= {"least": least, "bad_epochs": bad_epochs}
+                checkpoint.save(resumable, model, optimizer, average, best, state)
+        fitted.items_per_s = (fitted.steps - start) * size / max(time.perf_counter() - began, 1e-9)
+        if best:
+            model.load_state_dict(best)
         elif average:
             for tensor, mean in zip(_floats(model), average, strict=True):
                 tensor.copy_(mean)
         if recipe.settle:
             _settle(model, recipe, items, size, make, loss, where)
-        if resumable:
+        if resumable and distribution.first():
             resumable.unlink(missing_ok=True)
     model.eval()
     return fitted
@@ -174,11 +182,14 @@ def _step(
 ) -> tuple[Tensor, int]:
     """One optimizer step; returns its loss and the microbatch that fitted into memory."""
     mine = distribution.share(index)
+    if not len(mine):
+        raise WrongUse(f"a batch of {len(index)} cannot be shared by {distribution.world()} processes")
     while True:
         try:
             optimizer.zero_grad(set_to_none=True)
             total = torch.zeros((), device=where)
             parts = mine.split(microbatch)
+            each = len(index) / distribution.world()  # gradients of processes are averaged as if all had as many
             for i, part in enumerate(parts):
                 # Seeds depend on where the part lies, so that the number of processes changes no other draw.
                 seed = _seed(recipe.seed, step, i, distribution.rank())
@@ -186,7 +197,7 @@ def _step(
                 generator = torch.Generator(where).manual_seed(seed)
                 with distribution.local_only(net, i < len(parts) - 1):
                     with autocast(recipe.precision, where):
-                        value = loss(net, make(part.to(where), generator)) * (len(part) / len(mine))
+                        value = loss(net, make(part.to(where), generator)) * (len(part) / each)
                     value.backward()
                 total = total + value.detach()
             if recipe.clip:
@@ -194,7 +205,7 @@ def _step(
             optimizer.step()
             return distribution.mean(total), microbatch
         except torch.OutOfMemoryError:
-            if microbatch == 1:
+            if microbatch == 1 or distribution.world() > 1:  # the others wait for this one's gradients
                 raise
             microbatch = max(1, microbatch // 2)
             _log.warning("out of memory at step %d: going on with a microbatch of %d", step, microbatch)

@@ -18,18 +18,21 @@ from torch import nn
 from tasks.domain.errors import Differs
 from tasks.store.digests import sha256_file
 from tasks.store.files import read_json, replacing, write_json
+from tasks.training import distribution
 
 _log = logging.getLogger("osteoflow.training")
 
 
 def save(folder: Path, name: str, model: nn.Module, record: dict[str, Any]) -> dict[str, Any]:
-    """Weights first, then the record that holds their digest; returns the record as written."""
+    """Weights first, then the record that holds their digest; returns the record as written, by the first process."""
     path = folder / f"{name}.safetensors"
-    with replacing(path) as partial:
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}, partial)
-    record = record | {"weights": sha256_file(path)}
-    write_json(folder / f"{name}.json", record)
-    return record
+    if distribution.first():
+        with replacing(path) as partial:
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}, partial)
+        write_json(folder / f"{name}.json", record | {"weights": sha256_file(path)})
+    distribution.wait()
+    written: dict[str, Any] = read_json(folder / f"{name}.json")
+    return written
 
 
 def record(folder: Path, name: str) -> dict[str, Any] | None:

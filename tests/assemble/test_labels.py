@@ -10,7 +10,8 @@ import pytest
 from feature_cohort import PARAMS
 
 from tasks.assemble import Params
-from tasks.assemble.labels import Label, courses, label
+from tasks.assemble.labels import Course, Label, courses, ineligible, label
+from tasks.assemble.params import Eligibility
 from tasks.domain.params import load
 
 
@@ -107,3 +108,32 @@ def test_a_lesion_that_is_read_later_does_not_make_an_earlier_visit_at_risk() ->
     events = ((0, "label", "lesion", "0"), arco(400, "2"), outcome(900, "last_follow_up"))
     assert "no lesion" in at(0.0, *events).not_at_risk
     assert at(400.0, *events).not_at_risk == ""
+
+
+RULE = PARAMS["assemble"]["eligibility"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "age", "said", "reason"),
+    [
+        ({}, 17.9, None, "younger than 18 years"),
+        ({}, 18.0, None, ""),
+        ({}, np.nan, None, ""),
+        ({"unknown_age": "exclude"}, np.nan, None, "age not known"),
+        ({"max_age_years": 65}, 66.0, None, "older than 65 years"),
+        ({"aetiologies": ["STEROID", "alcohol"]}, 40.0, "TRAUMA", "aetiology trauma"),
+        ({"aetiologies": ["STEROID", "alcohol"]}, 40.0, "ALCOHOL", ""),
+        ({"aetiologies": ["STEROID"]}, 40.0, None, ""),
+        ({"aetiologies": ["STEROID"], "unknown_aetiology": "exclude"}, 40.0, None, "aetiology not known"),
+    ],
+)
+def test_whom_the_estimate_is_for_is_a_parameter(rule: dict, age: float, said: str | None, reason: str) -> None:
+    course = Course(aetiology=[(0.0, said)] if said else [])
+    assert ineligible(course, 10.0, age, Eligibility(**(RULE | rule))) == reason
+
+
+def test_an_aetiology_that_is_given_later_is_not_known_yet() -> None:
+    course = Course(aetiology=[(50.0, "TRAUMA")])
+    rule = Eligibility(**(RULE | {"aetiologies": ["STEROID"]}))
+    assert ineligible(course, 10.0, 40.0, rule) == ""
+    assert ineligible(course, 60.0, 40.0, rule) == "aetiology trauma"

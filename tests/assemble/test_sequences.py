@@ -83,6 +83,16 @@ def test_the_table_as_of_a_day_is_the_table_built_on_that_day(cohort: dict[str, 
     assert (known["days"] + 365.0 <= day).all()
 
 
+def test_a_child_has_no_label_and_its_later_visits_do(cohort: dict[str, pd.DataFrame]) -> None:
+    """Seventeen at the first visit, grown up a year later, though only the first header says the age."""
+    hips = cohort["hips"].assign(age_years=np.where(cohort["hips"]["days"] == 0.0, 17.2, np.nan), sex="F")
+    frame = rows(cohort | {"hips": hips})
+    assert (frame["ineligible"] == "younger than 18 years").equals(frame["days"] < 0.8 * 365.25)
+    assert frame.loc[frame["ineligible"] != "", "label"].isna().all()
+    assert frame.loc[frame["ineligible"] == "", "label"].notna().any()
+    assert frame["age_years"].max() > 18.5
+
+
 def test_labels_agree_with_the_simulation(cohort: dict[str, pd.DataFrame]) -> None:
     frame = rows(cohort).set_index("hip_visit")
     truth = cohort["truth"].set_index("hip_visit")

@@ -118,6 +118,9 @@ def test_it_abstains_and_says_why(ensemble: Ensemble) -> None:
     assert reason(features=[0.1, 0.2, 0.1, 0.0, 1.0]) == ""  # fluid is not required here
     assert "60% of the model's inputs" in reason(features=[0.1, np.nan, np.nan, np.nan, 0.0])
     assert "arthroplasty" in reason(not_at_risk="arthroplasty before this visit")
+    child = ensemble.predict(pd.DataFrame([row | {"features": inside, "ineligible": "younger than 18 years"}])).iloc[0]
+    assert child["abstain"] == "not eligible: younger than 18 years"
+    assert np.isnan(child[["risk", "risk_low", "risk_high"]].astype(float)).all()
     far = Ensemble(ensemble.members, ensemble.facts | {"distance_limit": 0.01})
     assert "unlike the training data" in far.predict(pd.DataFrame([row | {"features": inside}]))["abstain"].iloc[0]
 

@@ -86,7 +86,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path: Path, killed_at: int) -
 def test_a_checkpoint_of_another_fit_is_not_continued(tmp_path: Path) -> None:
     keep, model, how = tmp_path / "fit.safetensors", network(), recipe()
     optimizer = torch.optim.AdamW(model.parameters())
-    checkpoint.save(keep, model, optimizer, [], {"identity": "other", "step": 9, "running": 0.0, "history": []})
+    checkpoint.save(keep, model, optimizer, [], {}, {"identity": "other", "step": 9, "running": 0.0, "history": []})
     assert same(fitted(recipe())[0], fitted(how, keep=keep, identity="one")[0])
 
 
