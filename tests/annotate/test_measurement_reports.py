@@ -1,0 +1,150 @@
+"""DICOM SR by TID 1500, as highdicom writes them and as a hand has written them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import highdicom as hd
+import pydicom
+import pytest
+from hospital import T1, Hospital
+from mask_files import item
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
+
+LEFT, RIGHT = codes.SCT.Left, codes.SCT.Right
+MM, DEG = codes.UCUM.Millimeter, codes.UCUM.Degree
+
+
+def concept(meaning: str) -> hd.sr.CodedConcept:
+    return hd.sr.CodedConcept(value=meaning[:16], scheme_designator="99HOSP", meaning=meaning)
+
+
+def group(name: str, side: Any, numbers: dict[str, tuple[float, Any]], stages: dict[str, str]) -> Any:
+    site = hd.sr.FindingSite(anatomic_location=codes.SCT.Hip, laterality=side) if side else None
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(), identifier=name),
+        finding_sites=[site] if site else None,
+        measurements=[hd.sr.Measurement(name=concept(n), value=v, unit=unit) for n, (v, unit) in numbers.items()],
+        qualitative_evaluations=[hd.sr.QualitativeEvaluation(concept(n), concept(v)) for n, v in stages.items()],
+    )
+
+
+def report(hospital: Hospital, groups: list[Any], name: str = "sr.dcm", reader: str = "Reader^Anna") -> Dataset:
+    images = hospital.visits[0].images(T1, "t1")[:2]
+    observer = hd.sr.ObserverContext(
+        observer_type=codes.DCM.Person,
+        observer_identifying_attributes=hd.sr.PersonObserverIdentifyingAttributes(reader),
+    )
+    content = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_person_context=observer),
+        procedure_reported=concept("MR of hip"),
+        imaging_measurements=groups,
+    )
+    made = hd.sr.Comprehensive3DSR(
+        evidence=images, content=content, series_number=8, series_instance_uid=generate_uid(), instance_number=1,
+        sop_instance_uid=generate_uid(), manufacturer="m", is_complete=True, is_final=True,
+    )  # fmt: skip
+    made.save_as(hospital.src / name)
+    return made
+
+
+def read(hospital: Hospital) -> dict[tuple[str, str], str]:
+    hospital.arrive()
+    table = hospital.stage()
+    own = table[(table["kind"] == "label") & (table["reader"] == hospital.keys.reader("Reader^Anna"))]
+    assert set(own["source"].str.split("/").str[1].str.split(":").str[0]) <= {"tid1500"}
+    return {(side, name): value for side, name, value in zip(own["side"], own["name"], own["value"], strict=True)}
+
+
+def test_stages_angles_and_collapse_of_both_hips(hospital: Hospital) -> None:
+    cm = codes.UCUM.Centimeter
+    numbers = {"Modified Kerboul angle, mid-coronal": (112.0, DEG), "Femoral head collapse": (0.31, cm)}
+    left = group("hip 1", LEFT, numbers, {"ARCO 2019 stage": "ARCO stage IIIB", "JIC type": "Type C1"})
+    right = group("right femoral head", None, {}, {"Steinberg stage": "II C"})
+    other = group("bladder", None, {"Volume": (120.0, MM)}, {})
+    report(hospital, [left, right, other])
+    summary = hospital.annotate()
+    assert summary.ok and summary.notes == [
+        "file 1: 1 measurement groups hold no stage, angle or collapse and were left out"
+    ]
+    assert read(hospital) == {
+        ("L", "arco"): "3B", ("L", "jic"): "C1", ("L", "kerboul_coronal_deg"): "112", ("L", "collapse_mm"): "3.1",
+        ("R", "steinberg"): "2C",
+    }  # fmt: skip
+
+
+def test_a_report_that_is_kept_in_a_study_of_its_own(hospital: Hospital) -> None:
+    report(hospital, [group("L", LEFT, {}, {"Ficat stage": "III"})])
+    path = hospital.src / "sr.dcm"
+    ds = pydicom.dcmread(path)
+    ds.StudyInstanceUID = generate_uid()
+    ds.save_as(path)
+    assert hospital.annotate().ok
+    assert read(hospital) == {("L", "ficat"): "3"}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "stages", "side", "reason"),
+    [
+        ({}, {"ARCO stage": "VII"}, LEFT, "impossible: arco is not one of 1, 2, 3A, 3B, 4"),
+        ({}, {"ARCO stage": "III"}, LEFT, "impossible: arco needs its substage"),
+        ({}, {"ARCO stage": "II"}, None, "no_side: measurement group 1"),
+        (
+            {"Kerboul angle coronal": (112.0, MM)},
+            {},
+            LEFT,
+            "unknown_unit: measurement group 1 gives kerboul_coronal_deg",
+        ),
+        ({"Femoral head collapse": (80.0, MM)}, {}, LEFT, "impossible: collapse_mm lies outside 0 to 30"),
+        ({"Femoral head collapse": (6.0, MM)}, {"ARCO stage": "1"}, LEFT, "contradicts itself"),
+        ({"Volume": (6.0, MM)}, {}, LEFT, "no_known_measurement"),
+    ],
+)
+def test_reports_that_are_refused(
+    hospital: Hospital, numbers: dict[str, Any], stages: dict[str, str], side: Any, reason: str
+) -> None:
+    report(hospital, [group("hip", side, numbers, stages)])
+    summary = hospital.annotate()
+    assert summary.path is None and reason in str(summary.refused[0])
+
+
+def test_the_same_measurement_twice_and_what_is_no_measurement_report(hospital: Hospital) -> None:
+    twice = [group("a", LEFT, {}, {"ARCO stage": "1"}), group("b", LEFT, {}, {"ARCO stage": "2"})]
+    made = report(hospital, twice)
+    made.ConceptNameCodeSequence[0].CodeValue = "18748-4"  # a diagnostic imaging report
+    made.save_as(hospital.src / "text.dcm")
+    summary = hospital.annotate()
+    assert [str(refusal) for refusal in summary.refused] == [
+        "file 1: contradiction: measurement group 2 gives arco again, with another value"
+    ]
+    assert summary.notes == ["file 2: is no TID 1500 measurement report and was left out"]
+
+
+def code(value: str, scheme: str, meaning: str) -> Dataset:
+    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+
+
+def content(kind: str, name: Dataset, **values: Any) -> Dataset:
+    return item(ValueType=kind, RelationshipType="CONTAINS", ConceptNameCodeSequence=[name], **values)
+
+
+def test_a_report_of_older_codes_without_evidence_or_person(hospital: Hospital) -> None:
+    """SRT codes, laterality by G-C171, the observer named by whoever verified; a plain angle named by its tracking."""
+    made = report(hospital, [group("L", LEFT, {}, {"ARCO stage": "1"})])
+    turned = content("CODE", code("G-C171", "SRT", "Laterality"), ConceptCodeSequence=[code("G-A100", "SRT", "Right")])
+    site = content(
+        "CODE", code("G-C0E3", "SRT", "Finding Site"), ConceptCodeSequence=[code("T-12710", "SRT", "Head of femur")],
+        ContentSequence=[turned],
+    )  # fmt: skip
+    value = item(NumericValue="1.5", MeasurementUnitsCodeSequence=[code("rad", "UCUM", "radian")])
+    angle = content("NUM", code("1483009", "SCT", "Angle"), MeasuredValueSequence=[value])
+    name = content("TEXT", code("112039", "DCM", "Tracking Identifier"), TextValue="Kerboul sagittal")
+    one = content("CONTAINER", code("125007", "DCM", "Measurement Group"), ContentSequence=[name, site, angle])
+    made.ContentSequence = [content("CONTAINER", code("126010", "DCM", "Imaging Measurements"), ContentSequence=[one])]
+    made.VerifyingObserverSequence = [item(VerifyingObserverName="Reader^Anna")]
+    del made.CurrentRequestedProcedureEvidenceSequence
+    made.save_as(hospital.src / "sr.dcm")
+    assert hospital.annotate().ok
+    assert read(hospital) == {("R", "kerboul_sagittal_deg"): "85.9437"}
