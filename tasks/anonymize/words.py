@@ -109,10 +109,10 @@ def _without_people(text: str, found: list[tuple[str, int, int]], keep: list[boo
             token = found[index][0]
             beside = [n for n in (index - 1, index + 1) if 0 <= n < len(found)]
             gone = [found[n][0] for n in beside if not keep[n] and found[n][0].isalpha()]
-            named = [word for word in gone if not known(word) or word.istitle() == token.istitle()]
+            people = [word for word in gone if not known(word) or word.istitle() == token.istitle()]
             short = len(token) == 2 and token.isalpha() and token.istitle() and any(map(str.istitle, gone))  # "Wang Te"
             initial = len(token) == 1 and token.isupper() and follows(index).startswith(".") and gone
-            if (may_name(index) and named) or short or initial:
+            if (may_name(index) and people) or short or initial:
                 keep[index] = False
 
 
