@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,19 @@ WIDE_MM = 280.0
 
 DEEP_MM = 45.0
 """A stack this deep shows a whole femoral head."""
+
+COMPUTED = {
+    "a subtraction": {"SUBTRACT", "SUBTRACTION", "SUBTRACTED", "SUB"},
+    "a projection": {"PROJECTION IMAGE", "MIP", "MAX_IP", "MINIP", "MIN_IP", "MNIP", "MAXIMUM INTENSITY", "VRT"},
+    "a reformat of another series": {"MPR", "REFORMATTED", "CSA MPR", "RESAMPLED"},
+    "a phase image": {"P", "PHASE", "PHASE MAP", "VELOCITY", "VELOCITY MAP", "VELO", "FLOW_ENCODED"},
+    "a real or imaginary part": {"R", "I", "REAL", "IMAGINARY"},
+    "a fat image": {"FAT", "F"},
+    "an opposed phase image": {"OPP_PHASE", "OUT_PHASE", "OUT_OF_PHASE", "OPPOSED_PHASE", "OPPOSED", "OP", "O"},
+    "a map": {"ADC", "FA", "TRACEW", "TRACE", "T1 MAP", "T1_MAP", "T2 MAP", "T2_MAP", "T2_STAR MAP", "R2_MAP", "R2 MAP",
+              "B0 MAP", "B1 MAP", "FAT_FRACTION", "FATFRACTION", "FF", "WATER_FRACTION", "PERFUSION", "TTP", "RELCBV"},
+}  # fmt: skip
+"""Words of an image type by which an image is computed from others, or shows something else than signal."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +65,12 @@ def candidate(stack: Stack, volume: Volume, measured: Measured, frames: list[Fra
     physics = stack.physics | {"thickness_mm": stack.frames[0].thickness or measured.gap_mm}
     if volume.array.shape[0] < params.min_slices:
         return Candidate(stack, volume, measured, "", 0, f"{volume.array.shape[0]} slices: a scout", sops)
-    if physics["derived"] and "MPR" in physics["kind"]:
-        return Candidate(stack, volume, measured, "", 0, "a reformat of another series", sops)
+    words = set(physics["kind"].split("+"))
+    for what, named in COMPUTED.items():
+        if words & named:
+            return Candidate(stack, volume, measured, "", 0, f"{what}, by its image type", sops)
+    if (physics["b_value"] or 0) > 50:
+        return Candidate(stack, volume, measured, "", 0, f"diffusion weighted, b {physics['b_value']:g}", sops)
     whys = []
     for role in ("contrast", "fluid", "t1"):  # a rule that needs more comes first
         for number, rule in enumerate(params.roles[role].rules if role in params.roles else ()):
@@ -87,3 +104,14 @@ def rank(one: Candidate, params: Params) -> tuple:
     fineness = round(float(np.prod(one.volume.spacing)), 3)
     brightness = -round(float(one.volume.array[::2, ::4, ::4].mean()), 3)
     return (one.width_mm < WIDE_MM, one.rule, plane, depth < DEEP_MM, fineness, brightness, one.stack.series)
+
+
+def told(stacks: list[Stack]) -> list[Stack]:
+    """The stacks of one study with `contrast` decided. An agent without a value says that contrast was given where
+    other series of the study have no agent at all, and nothing where every series has it, or some name theirs."""
+    said = {stack.physics["contrast"] for stack in stacks}
+    empty_says = True not in said and False in said
+    return [
+        replace(stack, physics=stack.physics | {"contrast": empty_says}) if stack.physics["contrast"] is None else stack
+        for stack in stacks
+    ]

@@ -21,11 +21,11 @@ from tasks.standardize.balls import block_mean
 from tasks.standardize.locate import Head, Located, locate
 from tasks.standardize.params import Params
 from tasks.standardize.rim import ROUGH
-from tasks.standardize.roles import Candidate, candidate, rank
+from tasks.standardize.roles import Candidate, candidate, rank, told
 from tasks.store import archives, hips
 from tasks.store.items import Item
 from tasks.store.resample import resample
-from tasks.store.series import read_stacks, volume
+from tasks.store.series import UNREADABLE, Stack, read_stacks, volume
 
 Row = dict[str, Any]
 Name = Literal["t1", "fluid", "contrast"]
@@ -114,17 +114,19 @@ def read(item: Item, params: Params) -> tuple[list[Candidate], list[Row]]:
             continue
         for none in unusable:
             rows.append(row_of(none.series, none.study, "", none.vendor, None, none.frames, "rejected", none.reason))
-        for stack in stacks:
+        for stack in told(stacks):
             try:
                 array, measured, frames = volume(stack)
+                found.append(candidate(stack, array, measured, frames, params))
             except BadInput as error:
-                count = len(stack.frames)
-                rows.append(
-                    row_of(stack.series, stack.study, "", stack.vendor, None, count, "rejected", str(error))
-                )  # fmt: skip
-                continue
-            found.append(candidate(stack, array, measured, frames, params))
+                rows.append(unfit(stack, str(error)))
+            except UNREADABLE as error:
+                rows.append(unfit(stack, f"malformed: pixels that cannot be read ({type(error).__name__})"))
     return found, rows
+
+
+def unfit(stack: Stack, reason: str) -> Row:
+    return row_of(stack.series, stack.study, "", stack.vendor, None, len(stack.frames), "rejected", reason)
 
 
 def localize(roles: dict[Name, Candidate], params: Params) -> tuple[Located, str]:

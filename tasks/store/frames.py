@@ -23,8 +23,8 @@ _PHYSICS_TAGS = [
         "ImageType", "RepetitionTime", "EchoTime", "InversionTime", "ScanOptions", "SequenceVariant",
         "SpectrallySelectedSuppression", "ContrastBolusAgent", "ContrastBolusAgentSequence",
         "ContrastBolusIngredient", "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastBolusStartTime",
-        "ContrastBolusRoute", "ContrastFlowRate", "MRAcquisitionType", "TemporalPositionIdentifier", "AcquisitionNumber",
-        "DiffusionBValue", "FrameType", "EffectiveEchoTime", "InversionTimes", "SpectrallySelectedExcitation",
+        "ContrastFlowRate", "MRAcquisitionType", "TemporalPositionIdentifier", "AcquisitionNumber", "DiffusionBValue",
+        "FrameType", "EffectiveEchoTime", "InversionTimes", "SpectrallySelectedExcitation",
         "TemporalPositionIndex", "TriggerTime",
     )
 ]  # fmt: skip
@@ -56,6 +56,8 @@ class Frame:
     slope: float
     intercept: float
     physics: tuple[tuple[str, Any], ...]
+    laterality: str = ""
+    """What an enhanced object says of the frame's side."""
 
 
 def frames_of(dataset: Dataset) -> list[Frame]:
@@ -104,6 +106,7 @@ def _frame(
         slope=_number(transform.get("RescaleSlope")) or 1.0,
         intercept=_number(transform.get("RescaleIntercept")) or 0.0,
         physics=_physics(dataset, group, classic is not None),
+        laterality="" if classic is not None else str(group("FrameAnatomySequence").get("FrameLaterality", "") or ""),
     )
 
 

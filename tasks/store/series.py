@@ -8,6 +8,7 @@ holds several. Slices are ordered by their position along the normal, never by I
 from __future__ import annotations
 
 import io
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ from tasks.store.frames import Frame, decode, frames_of
 PARALLEL = 0.01
 """Direction cosines of one stack agree to this (0.6 degrees)."""
 
+SIDE_WORDS = {
+    "L": {"LEFT", "LT", "LINKS", "GAUCHE", "IZQUIERDA", "SINISTRA"},
+    "R": {"RIGHT", "RT", "RECHTS", "DROIT", "DROITE", "DERECHA", "DESTRA"},
+}  # fmt: skip
+"""Only to record that a description contradicts geometry."""
+
 DUPLICATE_MM = 0.05
 """Two frames closer than this along the normal are at the same place."""
 
@@ -43,6 +50,15 @@ DRIFT_MM = 0.75
 
 TILT_DEG = 30.0
 """That line may lean by this much against the slices' normal; such a sheared stack keeps its true affine."""
+
+APART_MM, BLOCK_SLICES = 40.0, 5
+"""A series whose slices leave a gap this wide, with as many on both sides of it, is two stacks: one for each hip."""
+
+ALIKE = 0.02
+"""Times of echo and inversion that differ by less than this share are the same."""
+
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, NotImplementedError)
+"""What pydicom raises for values that are not what their VR says."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +119,15 @@ def read_stacks(entries: Iterable[tuple[str, bytes]]) -> tuple[list[Stack], list
             continue
         try:
             frames = [frame for dataset in datasets for frame in frames_of(dataset)]
+            groups = [block for group in _parallel(frames) for block in _blocks(group)]
         except BadInput as error:
             unusable.append(Unusable(series, study, vendor, len(datasets), str(error)))
             continue
-        for group in _parallel(frames):
+        except UNREADABLE as error:
+            reason = f"malformed: a header with values that cannot be read ({type(error).__name__})"
+            unusable.append(Unusable(series, study, vendor, len(datasets), reason))
+            continue
+        for group in groups:
             one = group[0].dataset
             stacks.append(
                 Stack(
@@ -117,7 +138,7 @@ def read_stacks(entries: Iterable[tuple[str, bytes]]) -> tuple[list[Stack], list
                     frames=group,
                     physics=dict(group[0].physics),
                     vendor=vendor,
-                    laterality=str(one.get("Laterality", "") or one.get("ImageLaterality", "") or ""),
+                    laterality=_laterality(group),
                 )
             )
     return stacks, unusable
@@ -136,34 +157,86 @@ def _no_image(datasets: list[Dataset]) -> str:
     return ""
 
 
+def _laterality(frames: list[Frame]) -> str:
+    """L or R where the header says so of all frames: of the series, of the frames, or in the description's words."""
+    said = set()
+    for frame in frames:
+        one = frame.dataset
+        said.add(str(one.get("Laterality") or one.get("ImageLaterality") or frame.laterality or ""))
+    if said == {""}:
+        words = set(re.split(r"[^A-Z]+", str(frames[0].dataset.get("SeriesDescription", "")).upper()))
+        sides = {side for side, names in SIDE_WORDS.items() if words & names}
+        return sides.pop() if len(sides) == 1 else ""
+    return said.pop() if len(said) == 1 else ""
+
+
 def _parallel(frames: list[Frame]) -> list[list[Frame]]:
-    """Frames with one orientation, matrix, spacing, echo, time point and image type; where places are still shared,
-    by acquisition number too."""
-    groups: dict[tuple, list[Frame]] = {}
+    """Frames with one orientation, matrix, spacing, frame of reference, echo, time point and image type; and, where
+    places are still shared, one repetition."""
+    groups: list[tuple[tuple, NDArray[np.float64], tuple[Any, Any], list[Frame]]] = []
     for frame in sorted(frames, key=lambda f: (f.sop, f.number)):
         physics = dict(frame.physics)
-        rest = (
+        same = (
             int(frame.dataset.Rows),
             int(frame.dataset.Columns),
             tuple(np.round(frame.spacing, 3)),
-            *(physics[name] for name in ("te_ms", "ti_ms", "time", "b_value", "kind")),
+            str(frame.dataset.get("FrameOfReferenceUID", "")),
+            *(physics[name] for name in ("time", "b_value", "kind")),
         )
-        for key in groups:
-            if key[1:] == rest and np.abs(np.array(key[0]) - frame.orientation).max() < PARALLEL:
-                groups[key].append(frame)
+        times = (physics["te_ms"], physics["ti_ms"])
+        for other, orientation, others, group in groups:
+            if other == same and np.abs(orientation - frame.orientation).max() < PARALLEL and _alike(times, others):
+                group.append(frame)
                 break
         else:
-            groups[(tuple(frame.orientation), *rest)] = [frame]
-    found = []
-    for group in groups.values():
-        places = np.sort([f.position @ normal(f.orientation) for f in group])
-        numbers = {dict(f.physics)["acquisition"] for f in group}
-        if len(group) > 1 and (np.diff(places) < DUPLICATE_MM).any() and 1 < len(numbers) <= len(group) // 3:
-            for number in sorted(numbers, key=lambda n: (n is None, n)):
-                found.append([f for f in group if dict(f.physics)["acquisition"] == number])
-        else:
-            found.append(group)
+            groups.append((same, frame.orientation, times, [frame]))
+    return [one for *_, group in groups for one in _repetitions(group)]
+
+
+def _alike(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    return all(
+        x == y or (x is not None and y is not None and abs(x - y) <= ALIKE * max(abs(x), abs(y)))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _repetitions(group: list[Frame]) -> list[list[Frame]]:
+    """A stack that was taken several times over (the phases of a contrast series), one by one: by acquisition number,
+    trigger time, or the order in which the images of each place were numbered."""
+    places = np.array([f.position @ normal(f.orientation) for f in group])
+    order = np.argsort(places, kind="stable")
+    starts = np.flatnonzero(np.diff(places[order], prepend=-np.inf) >= DUPLICATE_MM)
+    counts = np.diff([*starts, len(group)])
+    if counts.max(initial=0) < 2:
+        return [group]
+    for name in ("acquisition", "trigger"):
+        values = [dict(f.physics)[name] for f in group]
+        if 1 < len(set(values)) <= len(group) // 3:
+            ranked = sorted(set(values), key=lambda v: (v is None, v))
+            return [[f for f, value in zip(group, values, strict=True) if value == wanted] for wanted in ranked]
+    if len(set(counts)) > 1 or len(counts) < 3:
+        return [group]
+    numbers = [float(f.dataset.get("InstanceNumber") or 0) for f in group]
+    if len(set(numbers)) < len(group):
+        return [group]
+    found: list[list[Frame]] = [[] for _ in range(int(counts[0]))]
+    for start in starts:
+        here = sorted(order[start : start + counts[0]], key=lambda i: numbers[i])
+        for repetition, i in zip(found, here, strict=True):
+            repetition.append(group[i])
     return found
+
+
+def _blocks(group: list[Frame]) -> list[list[Frame]]:
+    """The stack, or the two of a series that shows each hip for itself with nothing between them."""
+    places = np.array([f.position @ normal(group[0].orientation) for f in group])
+    order = np.argsort(places, kind="stable")
+    gaps = np.diff(places[order])
+    wide = np.flatnonzero(gaps > APART_MM)
+    if len(wide) != 1 or not BLOCK_SLICES <= wide[0] + 1 <= len(group) - BLOCK_SLICES:
+        return [group]
+    cut = int(wide[0]) + 1
+    return [[group[i] for i in sorted(part)] for part in (order[:cut], order[cut:])]
 
 
 def normal(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
