@@ -107,17 +107,20 @@ _fields |= dict.fromkeys(MEASURED_LABELS, (Measured | None, None))
 LabelRow = create_model("LabelRow", __base__=_Labelled, **_fields)
 
 
-class TreatmentRow(Row):
+class _Event(Row):
     patient_id: Identity
     side: Side
     date: Date
+    replaces: Date | None = None
+    """The date that an earlier table gave: this row takes the place of what it said of that day."""
+    status: Annotated[Literal["valid", "withdrawn"] | None, BeforeValidator(_word)] = None
+
+
+class TreatmentRow(_Event):
     treatment: Annotated[Literal[TREATMENTS], BeforeValidator(_word)]  # type: ignore[valid-type]
 
 
-class OutcomeRow(Row):
-    patient_id: Identity
-    side: Side
-    date: Date
+class OutcomeRow(_Event):
     event: Annotated[Literal[EVENTS], BeforeValidator(_word)]  # type: ignore[valid-type]
 
 

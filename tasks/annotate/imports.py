@@ -17,8 +17,8 @@ FOLDER = Path("data/imports")
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "labels": ("subject", "study", "date", "side", "reader", "name", "value", "row", "kind"),
-    "treatments": ("subject", "side", "date", "treatment", "row"),
-    "outcomes": ("subject", "side", "date", "event", "row"),
+    "treatments": ("subject", "side", "date", "treatment", "replaces", "status", "row"),
+    "outcomes": ("subject", "side", "date", "event", "replaces", "status", "row"),
     "merges": ("subject", "same_as", "shift_days", "row"),
     "consent": ("subject", "status", "date", "row"),
     "masks": (

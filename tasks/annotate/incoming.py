@@ -239,10 +239,11 @@ def _keyed(name: str, number: int, row: Any, keys: Keys, site: str) -> list[dict
         common |= {"study": study, "date": shifted(row.visit_date), "side": row.side}
         reader = reader_of(row.reader, keys)
         return [common | {"reader": reader, "name": label, "value": v} for label, v in row.labels().items()]
-    if name == "treatments":
-        return [common | {"side": row.side, "date": shifted(row.date), "treatment": row.treatment}]
-    if name == "outcomes":
-        return [common | {"side": row.side, "date": shifted(row.date), "event": row.event}]
+    if name in ("treatments", "outcomes"):
+        common |= {"side": row.side, "date": shifted(row.date)}
+        common |= {"replaces": shifted(row.replaces)} if row.replaces else {}
+        common |= {"status": row.status} if row.status == "withdrawn" else {}
+        return [common | ({"treatment": row.treatment} if name == "treatments" else {"event": row.event})]
     if name == "consent":
         return [common | {"status": row.status, "date": shifted(row.date)}]
     other, same = row.same_site or site, of_patient(row.same_as, keys)
@@ -296,6 +297,8 @@ def _write(tables: Tables, masks: Masks, incoming: Path, out: Path, origin: str,
     known = {path.name.split("-")[1]: path for path in imports.listed(out)}
     if digest[:16] in known:
         summary.path, summary.existing = known[digest[:16]], True
+        if summary.path != max(known.values()):
+            summary.notes.append("this was imported before; what later imports corrected stays corrected")
         return
     kept = [path for path in incoming.parent.iterdir() if path.name.isdigit()]
     number = 1 + max(

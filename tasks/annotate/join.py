@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from tasks.annotate import imports
+from tasks.annotate.events import Correction, Histories
 from tasks.annotate.visits import Visits
 from tasks.domain.disease import LABELS
 
@@ -25,8 +26,8 @@ class Joined:
     """Why annotations wait for images: how many."""
     refused: list[dict[str, str]] = field(default_factory=list)
     """{source, reason} of annotations that contradict the images."""
-    corrected: int = 0
-    """Labels replaced by a later import."""
+    corrections: list[Correction] = field(default_factory=list)
+    """What a later import replaced."""
 
 
 def merges(folders: list[Path]) -> list[dict[str, Any]]:
@@ -37,21 +38,40 @@ def join(folders: list[Path], visits: Visits) -> Joined:
     joined = Joined()
     labels: dict[tuple[str, str, str], dict[str, Any]] = {}
     events: dict[tuple[str, ...], dict[str, Any]] = {}
+    histories = {kind: Histories(visits.window) for kind in ("treatment", "outcome")}
     for folder in folders:
+        number = int(folder.name[:4])
         for row in imports.rows(folder, "labels"):
             _label(row, folder.name, visits, labels, joined)
-        for kind, table, name in (("treatment", "treatments", "treatment"), ("outcome", "outcomes", "event")):
-            for row in imports.rows(folder, table):
-                _event(row, kind, row[name], _source(folder.name, table, row), visits, events, joined)
+        for kind, name in (("treatment", "treatment"), ("outcome", "event")):
+            rows = [_first_identity(row, visits) for row in imports.rows(folder, f"{kind}s")]
+            histories[kind].add(number, [(row, row[name], _source(folder.name, f"{kind}s", row)) for row in rows])
         for row in imports.rows(folder, "consent"):
             _event(row, "consent", row["status"], _source(folder.name, "consent", row), visits, events, joined)
         for row in imports.rows(folder, "merges"):
             pair = sorted([row["subject"], row["same_as"]])
             source = _source(folder.name, "merges", row)
             events["merge", *pair] = _row(pair[0], None, "merge", "same_as", pair[1], source, None)
+    for kind, history in histories.items():
+        for (subject, side), standing in history.standing.items():
+            for one in standing:
+                row = {"subject": subject, "side": side, "date": one.day.isoformat()}
+                _event(row, kind, one.name, one.source, visits, events, joined)
+        joined.corrections += history.corrections
     by_label = sorted(labels.values(), key=_order)
     joined.rows = by_label + consensus(by_label) + sorted(events.values(), key=_order)
     return joined
+
+
+def _first_identity(row: dict[str, Any], visits: Visits) -> dict[str, Any]:
+    """The row under the first of the identities that are one person, its dates on that one's calendar."""
+    subject, shift = min(visits.identities(row["subject"]).items())
+    dates = {
+        name: (date.fromisoformat(row[name]) + timedelta(days=shift)).isoformat()
+        for name in ("date", "replaces")
+        if row.get(name)
+    }
+    return row | {"subject": subject} | dates
 
 
 def _label(
@@ -73,7 +93,9 @@ def _label(
             reason = f"this reader gave {row['name']} twice for this visit; the later row was taken"
             joined.refused.append({"source": labels[key]["source"], "reason": reason})
         else:
-            joined.corrected += 1
+            old = labels[key]
+            words = (hip["hip_visit"], row["name"], old["value"], row["value"], old["source"], source)
+            joined.corrections.append(Correction(*words))
     labels[key] = _row(hip["subject"], hip["side"], "label", row["name"], row["value"], source, hip["days"]) | {
         "hip_visit": hip["hip_visit"],
         "reader": row["reader"],

@@ -1,4 +1,4 @@
-"""reports/annotate: agreement (JSON, CSV, SVG), what is to be adjudicated, what was rejected, what waits."""
+"""reports/annotate: agreement (JSON, CSV, SVG), what is to be adjudicated, corrected, rejected, what waits."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ def write(folder: Path, joined: Joined, masks: list[dict[str, Any]], entries: li
         "unit": "hip-visit; intervals are 95%, resampling patients",
         "disagreements": len(open_cases),
         "rejected": len(rejected),
-        "corrected_by_later_imports": joined.corrected,
+        "corrected_by_later_imports": len(joined.corrections),
         "waiting": dict(sorted(joined.waiting.items())),
         "note": RESEARCH_ONLY,
     }
     write_json(folder / "agreement.json", summary)
     write_text(folder / "agreement.svg", _svg(entries))
     _csv(folder / "disagreements.csv", open_cases, ["hip_visit", "name", "values"])
+    corrections = [vars(one) for one in joined.corrections]
+    _csv(folder / "corrections.csv", corrections, ["hip", "name", "was", "now", "source", "by"])
     columns = ["source", "what", "hip_visit", "reason", "difference_mm"]
     _csv(folder / "rejected.csv", sorted(rejected, key=lambda row: [str(row.get(c)) for c in columns]), columns)
 

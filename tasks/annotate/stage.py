@@ -41,7 +41,7 @@ def run(params: Params, mapper: Mapper) -> None:
         joined.rows += part.rows
         joined.waiting += part.waiting
         joined.refused += part.refused
-        joined.corrected += part.corrected
+        joined.corrections += part.corrections
     lesion_free = {
         (row["hip_visit"], row["reader"])
         for row in joined.rows
