@@ -138,7 +138,7 @@ def test_leakage_inflates_what_an_honest_split_calls_chance(tmp_path: Path, monk
     """Labels drawn by lot for each patient: there is nothing to learn but who it is."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tasks.compare.fold.SliceClassifier", Memorizer)
-    hip_cohort.make(tmp_path, patients=16, visits=1, folds=2, test=0, roles=("t1", "fluid"))
+    hip_cohort.make(tmp_path, patients=24, visits=1, folds=2, test=0, roles=("t1", "fluid"))
     still = {"rotate_deg": 0, "scale": 0, "shift": 0, "gain": 0, "gamma": 0, "noise": 0, "drop_channel": 0}
     fit = {"epochs": 30, "batch": 16, "settle": 6, "lr": 0.01}
     how = small(compare={"slices": 4, "bootstrap": 200, "recipe": fit, "augment": still})
@@ -147,6 +147,7 @@ def test_leakage_inflates_what_an_honest_split_calls_chance(tmp_path: Path, monk
     for unit in ("slice", "hip_visit", "patient"):
         assert honest.loc[unit, "auc_low"] <= 0.5 <= honest.loc[unit, "auc_high"], "by patient it is chance"
     found = pd.read_csv("reports/compare-leakage-shuffled-labels.csv").set_index("unit").loc["slice"]
-    assert found["auc_slice_split"] > 0.75 and found["inflation_low"] > 0.1, "the leak is real"
+    assert found["auc_slice_split"] > 0.75 and found["inflation"] > 0.15, "the leak is real"
+    assert found["inflation_low"] > 0, "and more than the luck of the draw"
     assert found["inflation"] == pytest.approx(found["auc_slice_split"] - found["auc"], abs=1e-5)
     assert not CSV.exists(), "a demonstration is not the stage's result"

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hip_cohort
+import pandas as pd
 import pytest
 import torch
+from small_params import small
 from torch import Generator, Tensor, nn
 
+from tasks.compare.__main__ import main
 from tasks.training import checkpoint, distribution, loop
 from tasks.training.recipe import Recipe
 
@@ -81,6 +87,76 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path: Path, killed_at: int) -
     again, resumed = fitted(recipe(checkpoint_steps=1), keep=keep, identity="one")
     assert same(whole, again) and resumed.history == history.history
     assert not keep.exists(), "a finished fit needs no checkpoint"
+
+
+def _killed(keep: Path, at: int, how: Recipe) -> None:
+    calls = [0]
+
+    def until_killed(index: Tensor, generator: Generator) -> dict[str, Tensor]:
+        calls[0] += 1
+        if calls[0] == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return make(index, generator)
+
+    fitted(how, make=until_killed, keep=keep, identity="one", validate=error)
+
+
+def error(model: nn.Module) -> float:
+    """A validation loss with a minimum on the way: it grows again once the weights have grown."""
+    with torch.no_grad():
+        return float((model(X)[:, 0] - Y).square().mean() + 3 * next(model.parameters()).square().mean())
+
+
+@pytest.mark.parametrize("killed_at", [6, 10])
+def test_a_process_that_was_killed_outright_goes_on_to_the_same_bits(tmp_path: Path, killed_at: int) -> None:
+    """SIGKILL in the middle of an epoch, with early stopping on: the best weights so far are not lost either."""
+    how = recipe(epochs=12, patience=2, checkpoint_steps=1)
+    whole, history = fitted(how, validate=error)
+    assert history.stopped and len(history.history) < 12
+    keep = tmp_path / "fit.safetensors"
+    process = multiprocessing.get_context("fork").Process(target=_killed, args=(keep, killed_at, how))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL and keep.exists() and killed_at <= history.steps
+    assert (killed_at - 1) % 4, "in the middle of an epoch"
+    again, resumed = fitted(how, keep=keep, identity="one", validate=error)
+    assert same(whole, again) and resumed.history == history.history and resumed.stopped
+    assert not keep.exists()
+
+
+def test_averaged_weights_lag_behind_the_last_ones() -> None:
+    last, averaged = fitted(recipe(ema=0, settle=0))[0], fitted(recipe(ema=0.9, settle=0))[0]
+    start = network().state_dict()
+    key = "0.weight"
+    assert 0 < float((averaged[key] - start[key]).norm()) < float((last[key] - start[key]).norm())
+
+
+def test_the_rate_rises_then_falls_to_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    real = loop._set_rate
+
+    def watched(optimizer: torch.optim.Optimizer, how: Recipe, step: int, total: int) -> None:
+        real(optimizer, how, step, total)
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(loop, "_set_rate", watched)
+    fitted(recipe(epochs=10, warmup=0.25))
+    assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
+    assert max(rates) == pytest.approx(0.05) and rates[-1] < 0.001 and rates[0] < 0.01
+
+
+def test_torch_compile_is_asked_for_by_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling itself takes a minute; that the compiled network is the one that learns does not."""
+    asked: list[str] = []
+
+    def compiled(model: nn.Module, mode: str) -> nn.Module:
+        asked.append(mode)
+        return model
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    plain = fitted(recipe())[0]
+    assert not asked
+    assert same(plain, fitted(recipe(compile="reduce-overhead"))[0]) and asked == ["reduce-overhead"]
 
 
 def test_a_checkpoint_of_another_fit_is_not_continued(tmp_path: Path) -> None:
@@ -158,10 +234,29 @@ def test_nothing_to_learn_from_leaves_the_network_as_it_is() -> None:
     assert result.steps == 0 and same(dict(before), dict(model.state_dict())) and not model.training
 
 
-def _alone(rank: int, processes: int, port: int, out: Path) -> None:
+def _joined(rank: int, processes: int, port: int, work: Callable[..., None], given: tuple[Any, ...]) -> None:
     names_of_torchrun = {"WORLD_SIZE": processes, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
     os.environ.update({key: str(value) for key, value in names_of_torchrun.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    torch.set_num_threads(1)
     distribution.start()
+    work(*given)
+
+
+def as_torchrun_does(processes: int, work: Callable[..., None], *given: Any) -> None:
+    """Processes as torchrun starts them (by environment), over gloo."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")  # torch is loaded already: two more imports would cost seconds
+    running = [context.Process(target=_joined, args=(r, processes, port, work, given)) for r in range(processes)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(60)
+        assert process.exitcode == 0
+
+
+def _plain_fit(out: Path, batch: int) -> None:
     seen: list[int] = []
 
     def given(index: Tensor, generator: Generator) -> dict[str, Tensor]:
@@ -170,27 +265,55 @@ def _alone(rank: int, processes: int, port: int, out: Path) -> None:
 
     torch.manual_seed(1)
     model = nn.Linear(6, 1)
-    loop.fit(model, recipe(ema=0, settle=0), 16, given, loss, name="n", keys=names)
-    out.with_suffix(f".{rank}").write_text(
-        json.dumps({"weight": model.weight.tolist(), "first": seen[: 4 // processes]})
-    )
+    loop.fit(model, recipe(ema=0, settle=0, batch=batch), 16, given, loss, name="n", keys=names)
+    told = {"weight": model.weight.tolist(), "seen": seen}
+    out.with_suffix(f".{distribution.rank()}").write_text(json.dumps(told))
 
 
-def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
-    """Processes as torchrun starts them (by environment), over gloo."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("fork")  # torch is loaded already: two more imports would cost seconds
+@pytest.mark.parametrize("batch", [4, 5])
+def test_two_processes_do_what_one_does(tmp_path: Path, batch: int) -> None:
+    """Also where a batch cannot be shared evenly: each item counts the same."""
     for processes, out in ((1, tmp_path / "one"), (2, tmp_path / "two")):
-        running = [context.Process(target=_alone, args=(r, processes, port, out)) for r in range(processes)]
-        for process in running:
-            process.start()
-        for process in running:
-            process.join(60)
-            assert process.exitcode == 0
+        as_torchrun_does(processes, _plain_fit, out, batch)
     one = json.loads((tmp_path / "one.0").read_text())
     halves = [json.loads((tmp_path / f"two.{rank}").read_text()) for rank in (0, 1)]
     for half in halves:
         torch.testing.assert_close(torch.tensor(half["weight"]), torch.tensor(one["weight"]), rtol=1e-5, atol=1e-6)
-    assert sorted(halves[0]["first"] + halves[1]["first"]) == sorted(one["first"])
+    assert sorted(halves[0]["seen"] + halves[1]["seen"]) == sorted(one["seen"])
+
+
+class Flat(nn.Module):
+    """In place of a network: without BatchNorm, whose statistics on CPU are those of one process's items."""
+
+    def __init__(self, name: str, channels: int, dropout: float, weights: Path | None = None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)[:, 0]
+
+
+def _room(folder: Path) -> None:
+    os.chdir(folder)
+    still = {"rotate_deg": 0, "scale": 0, "shift": 0, "gain": 0, "gamma": 0, "noise": 0, "drop_channel": 0}
+    how = small(compare={"augment": still, "recipe": {"epochs": 3, "batch": 7, "lr": 0.02}})
+    main([], how, map if distribution.world() == 1 else None)
+
+
+def test_a_room_entered_by_two_processes_gives_the_result_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `torchrun -m tasks.compare` does: one process deals folds by patient and writes, both fit."""
+    monkeypatch.setattr("tasks.compare.fold.SliceClassifier", Flat)
+    found, curves = {}, {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        hip_cohort.make(folder, patients=5, visits=1)
+        as_torchrun_does(processes, _room, folder)
+        found[processes] = pd.read_parquet(folder / "reports/compare/mobilenet_v3_small.parquet")
+        lines = (folder / "reports/compare/run.jsonl").read_text().splitlines()
+        curves[processes] = [json.loads(line)["value"] for line in lines if '"loss"' in line]
+        assert json.loads(lines[-1]) == {"event": "end", "status": "finished"}
+    assert found[1].drop(columns="p").equals(found[2].drop(columns="p")) and len(curves[1]) == 6
+    assert curves[2] == pytest.approx(curves[1], rel=1e-4)
+    assert found[2]["p"].to_numpy() == pytest.approx(found[1]["p"].to_numpy(), abs=1e-4)

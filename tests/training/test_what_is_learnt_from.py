@@ -36,6 +36,23 @@ def test_values_in_memory_are_those_of_the_file(workspace: Path) -> None:
     assert stack.places().tolist() == [-21, -15, -9, -3, 3, 9, 15, 21]
 
 
+def test_images_that_do_not_fit_into_memory_are_mapped_from_disk(
+    workspace: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = data.cohort()
+    paths, drawn = rows["path"].tolist(), rows["mask"].tolist()
+    visit, slices = torch.tensor([2, 0]), torch.tensor([[1, 5], [0, 7]])
+    whole, masks = data.stack(paths), data.masks(drawn, ("head", "lesion"), (8, 48, 48))
+    assert not (home / "scratch").exists()
+    monkeypatch.setattr(data, "available_memory", lambda: 1000)
+    mapped, also = data.stack(paths), data.masks(drawn, ("head", "lesion"), (8, 48, 48))
+    assert (home / "scratch").exists() and not list((home / "scratch").iterdir()), (
+        "its file has no name to leave behind"
+    )
+    assert torch.equal(mapped.take(visit, slices), whole.take(visit, slices))
+    assert torch.equal(also.take(visit, slices), masks.take(visit, slices)) and float(also.take(visit, slices).sum())
+
+
 def test_a_smaller_image_keeps_its_brightness_and_its_millimetres(workspace: Path) -> None:
     paths = data.cohort()["path"].tolist()[:1]
     full, small = data.stack(paths), data.stack(paths, size_px=24)
