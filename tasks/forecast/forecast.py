@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from tasks.domain.hip import RESEARCH_ONLY
-from tasks.forecast import hazard
+from tasks.forecast import checks, hazard
 from tasks.forecast.hazard import Array
 from tasks.forecast.member import Fitted, Table, corrections, one_column, risk_of_column, train
 from tasks.forecast.params import Params
@@ -48,7 +48,12 @@ def run(params: Params, mapper: Mapper) -> None:
     _predict_raw(raw, frame, table, folds, left_out, fitted, names, params)
     ensemble = _assemble(fitted, table, folds, names, frame, raw, params)
     predictions = _predictions(ensemble, frame, raw, folds, fitted)
-    _write(ensemble, fitted, predictions, params)
+    training = np.isin(folds, left_out)
+    predictions["seen_risk"] = checks.seen(ensemble, frame, training)
+    predictions["unseen_vendor_risk"], vendors = checks.unseen_vendor(frame, table, training, params)
+    others = [name for name in map(str, predictions) if name.startswith("risk_")]
+    predictions.loc[predictions["risk"].isna(), ["seen_risk", "unseen_vendor_risk", *others]] = np.nan
+    _write(ensemble, fitted, predictions, vendors, params)
 
 
 def _names(frame: pd.DataFrame) -> list[str]:
@@ -205,6 +210,7 @@ def _write(
     ensemble: Ensemble,
     fitted: dict[str, Fitted],
     predictions: pd.DataFrame,
+    vendors: dict[str, Any],
     params: Params,
 ) -> None:
     for folder in (MODELS, REPORTS):
@@ -223,6 +229,7 @@ def _write(
     kept = ("amounts", "calibration", "distance_limit", "trained_on", "reasons")
     found["ensemble"] = {name: ensemble.facts[name] for name in kept}
     found |= {"folds": {f"fold{name}": result.facts for name, result in fitted.items()}, "notice": RESEARCH_ONLY}
+    found["vendors_left_out"] = vendors
     write_json(REPORTS / "metrics.json", found)
     _write_run(fitted, found, params)
     for part, row in found["sets"].items():

@@ -52,15 +52,15 @@ def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-np.clip(x, -40, 40)))
 
 
-def fit(x: Array, data: Exposure, ridge: float, steps: int = 30) -> Fit:
-    """Maximize sum over seen intervals of the log likelihood - ridge / 2 * |weight|^2.
+def fit(x: Array, data: Exposure, ridge: float, steps: int = 30, start: Fit | None = None) -> Fit:
+    """Maximize sum over seen intervals of the log likelihood - ridge / 2 * |weight|^2, from `start` (of another ridge).
 
     alpha has a weak prior at one half event in each interval, so that no events give a small hazard and not -inf.
     """
     n_features, n_intervals = x.shape[1], data.seen.shape[1]
     hazard = (data.event.sum(axis=0) + 0.5) / (data.seen.sum(axis=0) + 1.0)
     prior = np.log(hazard / (1 - hazard))
-    weight, alpha = np.zeros(n_features), prior.copy()
+    weight, alpha = (np.zeros(n_features), prior.copy()) if start is None else (start.weight, start.alpha)
     identity = np.diag(np.concatenate([np.full(n_features, ridge), np.full(n_intervals, 0.1)]))
     hessian = identity
 
@@ -87,7 +87,7 @@ def fit(x: Array, data: Exposure, ridge: float, steps: int = 30) -> Fit:
             move = move / 2
         weight, alpha = new
         best = reached
-        if float(np.abs(move).max()) < 1e-7:
+        if float(np.abs(move).max()) < 1e-6:
             break
     return Fit(weight, alpha, np.linalg.inv(hessian))
 
@@ -120,17 +120,20 @@ class Chosen:
 
 def choose_ridge(x: Array, data: Exposure, parts: NDArray, grid: tuple[float, ...]) -> Chosen:
     best: tuple[float, Chosen] | None = None
+    last: list[Fit] = []
     for ridge in grid:
         total, risks, fits = 0.0, np.full(len(x), np.nan), []
+        before = last
         for k in range(int(parts.max()) + 1):
             inside, outside = parts != k, parts == k
             if not inside.any():
                 inside = outside
-            found = fit(x[inside], data.rows(inside), ridge, steps=12)
+            found = fit(x[inside], data.rows(inside), ridge, steps=12, start=before[k] if before else None)
             fits.append(found)
             score = x[outside] @ found.weight
             total += log_likelihood(score, found.alpha, data.rows(outside))
             risks[outside] = risk(score, found.alpha)
+        last = fits
         if best is None or total > best[0]:
             best = total, Chosen(ridge, risks, tuple(fits))
     assert best is not None

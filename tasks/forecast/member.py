@@ -197,23 +197,24 @@ def _fit_residual(
 ) -> list[float]:
     """Adam over all hips at once, the logistic part held; where a hip is padded nothing is seen."""
     place, n_features = _Padded(table), past.shape[1] // 3
-    inputs, changes = place(past[:, :n_features]), place(past[:, 2 * n_features :])
-    years, offset = place(table.years[:, None]), place((past @ weight)[:, None] + alpha)
-    seen, event = place(table.data.seen), place(table.data.event)
+    residual.float()  # half the time of double; what is used of it is a correction
+    inputs, changes = place(past[:, :n_features]).float(), place(past[:, 2 * n_features :]).float()
+    years, offset = place(table.years[:, None]).float(), place((past @ weight)[:, None] + alpha).float()
+    seen, event = place(table.data.seen).float(), place(table.data.event).float()
     losses: list[float] = []
     optimizer = _Adam(list(residual.train().parameters()), params.learning_rate)
     for step in range(params.epochs):
         optimizer.rate = params.learning_rate * min(1.0, 2 * (1 - step / params.epochs))  # falls over the second half
         # The same entries are hidden at all visits of a hip, or the change would show them.
         kept = (rng.random((place.hips, n_features)) >= params.input_dropout) / (1 - params.input_dropout)
-        eta = offset + _unroll(residual, inputs, changes, years, torch.from_numpy(kept))[:, :, None]
+        eta = offset + _unroll(residual, inputs, changes, years, torch.from_numpy(kept).float())[:, :, None]
         loss = (seen * torch.nn.functional.binary_cross_entropy_with_logits(eta, event, reduction="none")).sum()
         loss = loss / seen.sum()
         # What holds a small cohort back is a small head; the LSTM's own weights need no decay.
         penalty = params.weight_decay * (residual.head.weight**2).sum()
         optimizer.step(torch.autograd.grad(loss + penalty, optimizer.parameters))
         losses.append(float(loss.detach()))
-    residual.eval()
+    residual.double().eval()
     return losses
 
 

@@ -41,6 +41,8 @@ class Params(Section):
     """Quantile of the out-of-fold distances that is still inside."""
     distance_margin: PositiveFloat
     """Factor on that quantile beyond which the model abstains."""
+    leave_vendor_out: bool
+    """Whether a member without each scanner maker is fitted too, to see what a new maker would do."""
     metric_resamples: PositiveInt
     """Resamples of patients for the intervals in metrics.json."""
     seed: int

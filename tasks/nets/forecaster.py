@@ -43,7 +43,7 @@ class Residual(nn.Module):
 
     def start(self, hips: int) -> tuple[Tensor, Tensor]:
         """(hidden, memory) before the first visit."""
-        zeros = torch.zeros(hips, self.fade.numel(), dtype=torch.float64)
+        zeros = torch.zeros(hips, self.fade.numel(), dtype=self.fade.dtype)
         return zeros, zeros
 
     def step(

@@ -19,7 +19,7 @@ from tasks.store import tables
 from tasks.store.files import read_json
 
 PARAMS = copy.deepcopy(feature_cohort.PARAMS)
-PARAMS["forecast"] |= {"epochs": 20, "ridge": [10, 100], "resamples": 20, "metric_resamples": 100}
+PARAMS["forecast"] |= {"epochs": 8, "ridge": [10, 100], "resamples": 10, "metric_resamples": 50}
 SEQUENCES = Path("data/sequences.parquet")
 
 
@@ -186,8 +186,53 @@ def test_a_table_made_elsewhere_is_enough(workspace: Path, monkeypatch: pytest.M
 def test_history_is_worth_what_the_simulation_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Held-back patients of a large cohort: the forecaster beats the last visit alone, and is calibrated."""
     feature_cohort.write(tmp_path, feature_cohort.make(420, seed=5, folds=2, test=0.5))
-    run_stage(tmp_path, monkeypatch, epochs=60, ridge=[10])
+    run_stage(tmp_path, monkeypatch, epochs=40, ridge=[10], metric_resamples=50)
     metrics = read_json(Path("reports/forecast/metrics.json"))["sets"]["test"]
     assert metrics["model"]["auc"] > metrics["lr_last"]["auc"] + 0.02
     assert metrics["model"]["auc"] > max(metrics[name]["auc"] for name in ("lesion_size", "jic", "kerboul")) + 0.02
     assert metrics["model"]["brier"] < metrics["lesion_size"]["brier"]
+
+
+def test_external_and_withdrawn_patients_are_scored_and_never_learnt_from(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models are the same bytes whatever their labels and images say."""
+
+    def outside(sign: float) -> Any:
+        def change(frame: pd.DataFrame) -> pd.DataFrame:
+            own = np.isin(frame["subject"], sorted(frame.loc[frame["fold"] == "1", "subject"].unique())[:6])
+            frame.loc[own, "fold"] = "external"
+            frame.loc[own & (frame["subject"] == frame.loc[own, "subject"].iloc[0]), "fold"] = None
+            frame["features"] = [np.asarray(v) * sign if o else v for o, v in zip(own, frame["features"], strict=True)]
+            frame.loc[own, "label"] = np.where(frame.loc[own, "label"] == 1, sign < 0, sign > 0).astype(float)
+            return frame
+
+        return change
+
+    first = run_stage(workspace, monkeypatch, outside(1.0))
+    models = {p.name: p.read_bytes() for p in Path("models/forecast").iterdir()}
+    run_stage(workspace, monkeypatch, outside(-1.0))
+    assert {p.name: p.read_bytes() for p in Path("models/forecast").iterdir()} == models
+    outer = first["fold"].isin(["external"]) | first["fold"].isna()
+    assert outer.sum() > 10 and first.loc[outer, "risk"].notna().all()
+    assert first.loc[outer, "seen_risk"].isna().all()
+
+
+def test_an_ineligible_hip_gets_no_number_and_a_maker_left_out_is_not_known(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        frame["vendor"] = np.where(frame["subject"].rank(method="dense") % 2 == 0, "A", "B")
+        frame["ineligible"] = np.where(frame["days"] == 0.0, "younger than 18 years", "")
+        return frame
+
+    found = run_stage(workspace, monkeypatch, change)
+    first = found["days"] == 0.0
+    numbers = [c for c in found if c.startswith("risk") or c in ("seen_risk", "unseen_vendor_risk")]
+    assert found.loc[first, numbers].isna().all(axis=None)
+    assert (found.loc[first, "abstain"] == "not eligible: younger than 18 years").all()
+    training = ~first & (found["fold"] != "test")
+    assert found.loc[training, "unseen_vendor_risk"].between(0, 1).all()
+    assert not np.allclose(found.loc[training, "unseen_vendor_risk"], found.loc[training, "risk"])
+    facts = read_json(Path("reports/forecast/metrics.json"))["vendors_left_out"]
+    assert set(facts) == {"A", "B"} and all(0 < one["patients"] < 45 for one in facts.values())
