@@ -21,7 +21,7 @@ from tasks.anonymize import policy, safe_private
 from tasks.anonymize.encoding import Encoding, encoding_of
 from tasks.anonymize.marks import Mark
 from tasks.anonymize.policy import Policy
-from tasks.anonymize.rewrite import STAYS, Chunk, Rewriter, due
+from tasks.anonymize.rewrite import STAYS, Chunk, Rewriter, Unusual, due
 from tasks.anonymize.values import OWN_NAMES, Patient
 from tasks.domain.errors import BadInput
 from tasks.store import dicom
@@ -80,7 +80,7 @@ class Likeness:
         """The header and the new dataset of `data`, or None when it is not like the others."""
         try:
             return self._walk(data)
-        except (struct.error, BadInput):
+        except (struct.error, BadInput, Unusual):
             return None  # the long way says what is wrong
 
     def _walk(self, data: bytes) -> tuple[Header, list[Chunk]] | None:
