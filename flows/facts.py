@@ -37,18 +37,22 @@ def status() -> dict[str, Any]:
     settings, ledger = Settings().ensure(), Ledger.open()
     last = ledger.last_run() or {}
     models: dict[str, int | None] = {"champion": None, "challenger": None, "previous": None}
+    tainted: dict[str, str] = {}
     if (settings.home / "mlflow.sqlite").exists() or "sqlite" not in _tracking_uri():
         from flows import tracking
 
         for alias in models:
             found = tracking.find(alias)
             models[alias] = found.number if found else None
+        tainted = {str(v.number): v.tags["tainted"] for v in tracking.versions() if v.tags.get("tainted")}
     free = shutil.disk_usage(settings.home)
     last_study = ledger.last_study_at()
     return {
         "studies": ledger.counts(),
         "quarantine": ledger.quarantined(),
         "models": models,
+        "tainted": tainted,
+        "annotations": _annotations(),
         "last_run": {
             "status": last.get("status"), "why": last.get("why"), "started": _iso(last.get("started")),
             "ended": _iso(last.get("ended")), "batch": last.get("batch"), "lineage": last.get("lineage"),
@@ -83,6 +87,13 @@ def _rejected() -> dict[str, int]:
     }
 
 
+def _annotations() -> dict[str, Any]:
+    """What the last dataset run said of annotations: how many wait, were refused, are to be adjudicated."""
+    path = Path("reports/annotate/agreement.json")
+    found = read_json(path) if path.exists() else {}
+    return {name: found[name] for name in ("waiting", "rejected", "disagreements") if found.get(name)}
+
+
 def _frozen() -> int:
     frame = current_table("studies")
     return 0 if frame is None else int((frame["status"] == "frozen").sum())
@@ -107,6 +118,10 @@ def status_tables(found: dict[str, Any]) -> list[Any]:
     last = found["last_run"]
     rest.add_row("last run", f"{last['status']}: {last['why']}" if last else "none yet")
     rest.add_row("waiting for", found["waiting_for"])
+    for number, reason in found["tainted"].items():
+        rest.add_row("tainted model", f"{number}: {reason}")
+    if found["annotations"]:
+        rest.add_row("annotations", json.dumps(found["annotations"]))
     for alarm in found["alarms"]:
         rest.add_row("alarm", alarm)
     if found["series_rejected"]:

@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 import prefect
+import yaml
 from dvc.repo import Repo
 from prefect.runtime import flow_run
 from rich.console import Console
@@ -70,7 +71,7 @@ def _loop(ledger: Ledger, force: bool, given: Given) -> dict[str, Any]:
     started = time.perf_counter()
     batch = claim(ledger)
     waiting = ledger.batches(unfinished=True)
-    if not waiting and not force and _registered():
+    if not waiting and not force and not annotated() and _registered():
         return {"why": "nothing new has arrived since the last run; --force runs all the same", "batch": None}
     repo = Repo(".")
     runs = [stage_task(node, repo, given) for node in ordered(repo)]
@@ -78,9 +79,11 @@ def _loop(ledger: Ledger, force: bool, given: Given) -> dict[str, Any]:
     known.forget_adopted()
     commit = lineage.commit(f"dataset run: {', '.join(waiting) or 'no new batch'}")
 
-    from flows import promote, tracking
+    from flows import promote, taint, tracking
 
     version = register(repo, commit, runs)
+    for number, reason in taint.mark().items():
+        given.say(f"[bold]{tracking.MODEL}/{number}[/] is tainted: {reason}")
     decision = promote.gate(version.number, given.mapper)
     report = publish(decision)
     given.say(f"[bold]{tracking.MODEL}/{version.number}[/]: {decision['decision']}: {decision['reason']}")
@@ -119,6 +122,16 @@ def add_inputs(repo: Repo) -> None:
     """Put the manifests and imports under DVC: what a run was made of can be fetched again from the cache alone."""
     for folder in (BATCHES, IMPORTS):
         patiently(lambda folder=folder: repo.add([str(folder)]), repo)  # type: ignore[misc]
+
+
+def annotated() -> bool:
+    """Whether annotations came, or were corrected, that the last run has not seen."""
+    kept, lock = IMPORTS.with_suffix(".dvc"), Path("dvc.lock")
+    if not kept.exists() or not lock.exists():
+        return False
+    now = yaml.safe_load(kept.read_text())["outs"][0]["md5"]
+    deps = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}).get("annotate", {}).get("deps", [])
+    return any(dep["path"] == str(IMPORTS) and dep.get("md5") != now for dep in deps)
 
 
 def settle_batch(ledger: Ledger) -> None:

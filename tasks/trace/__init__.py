@@ -10,8 +10,13 @@ Everything in it is a pseudonym or a digest.
 
 from tasks.trace.export import export
 from tasks.trace.graph import graph
+from tasks.trace.taint import left_training, trained_on
+from tasks.trace.taint import reason as taint_reason
 from tasks.trace.text import text
 from tasks.trace.verify import verify_digests
 from tasks.trace.walk import backward, forward, resolve, trace
 
-__all__ = ["backward", "export", "forward", "graph", "resolve", "text", "trace", "verify_digests"]
+__all__ = [
+    "backward", "export", "forward", "graph", "left_training", "resolve", "taint_reason", "text", "trace", "trained_on",
+    "verify_digests",
+]  # fmt: skip

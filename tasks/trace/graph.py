@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tasks.store.digests import combine
+from tasks.trace import taint
 
 Node = dict[str, Any]
 Graph = dict[str, Any]
@@ -52,8 +53,12 @@ def graph(facts: Facts) -> Graph:
         build.node(f"batch:{batch['batch']}", "batch", batch.get("digest"), n=batch.get("n"))
     for snapshot in facts.get("snapshots", []):
         _snapshot(build, snapshot)
+    _corrected(build, facts.get("snapshots", []))
+    tables = {snapshot.get("commit") or "": snapshot.get("tables") or {} for snapshot in facts.get("snapshots", [])}
     for model in facts.get("models", []):
         _model(build, model)
+        then = tables.get(model.get("commit") or "", {})
+        build.node(f"model:{model['name']}/{model['version']}", "model", **taint.facts_of(then, _latest(facts)))
     for score in facts.get("scores", []):
         _score(build, score)
     for one in facts.get("published", []):
@@ -149,15 +154,14 @@ def _hips(build: _Builder, hips: pd.DataFrame | None, current: Mapping[str, str]
 
 
 def _annotations(build: _Builder, annotations: pd.DataFrame | None, current: Mapping[str, str]) -> None:
-    """One node a hip-visit (else hip) and reader, with the digest of that reader's rows."""
+    """One node a hip-visit (else hip), reader and version of what that reader said: a correction is another node."""
     if annotations is None or not len(annotations):
         return
-    hip = annotations["subject"].astype(str) + "-" + annotations["side"].astype(str)
-    place = annotations["hip_visit"].where(annotations["hip_visit"].notna(), hip)
-    for (where, reader), rows in annotations.groupby([place, annotations["reader"].fillna("none")], sort=True):
-        lines = sorted(f"{k}\t{n}\t{v}" for k, n, v in zip(rows["kind"], rows["name"], rows["value"], strict=True))
+    said = taint.readings(annotations)
+    for (where, reader), rows in annotations.groupby([taint.places(annotations), annotations["reader"].fillna("none")]):
+        digest = said[str(where), str(reader)]
         key = build.node(
-            f"annotation:{where}/{reader}", "annotation", combine(*lines), n=len(rows),
+            f"annotation:{where}/{reader}@{digest[:12]}", "annotation", digest, n=len(rows),
             names="+".join(sorted(set(rows["name"].dropna().astype(str)))),
         )  # fmt: skip
         visit = f"hip_visit:{where}"
@@ -165,6 +169,21 @@ def _annotations(build: _Builder, annotations: pd.DataFrame | None, current: Map
         build.edge(start, key, "annotated by")
         if "data/annotations.parquet" in current:
             build.edge(key, current["data/annotations.parquet"], "rows of")
+
+
+def _corrected(build: _Builder, snapshots: Any) -> None:
+    """Say of what readers no longer say so: it was corrected, or taken back, since."""
+    today = taint.readings(_latest({"snapshots": snapshots}).get("annotations"))
+    said = {f"annotation:{where}/{reader}": digest for (where, reader), digest in today.items()}
+    for node in build.nodes.values():
+        if node["kind"] == "annotation" and said and said.get(node["id"].split("@")[0]) != node["digest"]:
+            node["status"] = "corrected since" if node["id"].split("@")[0] in said else "taken back since"
+
+
+def _latest(facts: Facts) -> Mapping[str, Any]:
+    """The tables as they are now."""
+    snapshots = facts.get("snapshots") or [{}]
+    return snapshots[-1].get("tables") or {}
 
 
 def _rows(

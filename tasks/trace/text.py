@@ -53,6 +53,6 @@ def _branch(branch: Tree, nodes: list[Node]) -> None:
 def _line(node: Node) -> str:
     digest = f" [dim]{str(node['digest'])[:12]}[/]" if node.get("digest") else ""
     name = node.get("path") if node["kind"] == "file" else node.get("stage") or node["id"].split(":", 1)[1]
-    facts = [f"{key} {node[key]}" for key in ("fold", "status", "origin") if node.get(key)]
+    facts = [f"{key} {node[key]}" for key in ("fold", "status", "origin", "tainted", "corrected") if node.get(key)]
     facts += ["+".join(node["aliases"])] if node.get("aliases") else []
     return f"{name}{digest}{'  ' + ', '.join(facts) if facts else ''}"

@@ -30,7 +30,7 @@ def resolve(graph: Graph, ref: str) -> list[str]:
         "commit": lambda node, name: node["kind"] == "commit" and node["id"][7:].startswith(name),
         "score": lambda node, name: node["kind"] == "score" and name in (node["hip_visit"], node["id"][6:]),
         "published": lambda node, name: node["id"] == f"published:{name}",
-        "annotation": lambda node, name: node["id"] == f"annotation:{name}",
+        "annotation": lambda node, name: node["kind"] == "annotation" and name in (node["id"][11:], _said(node)),
         "stage_run": lambda node, name: node["kind"] == "stage_run" and name in (node["stage"], node["id"][10:]),
     }
     if kind not in finders:
@@ -112,6 +112,11 @@ def _is_model(node: Node, name: str) -> bool:
         wanted, alias = name.rsplit("@", 1)
         return node["name"] == wanted and alias in node["aliases"]
     return node["id"] == f"model:{name}" or (name == node["name"])
+
+
+def _said(node: Node) -> str:
+    """An annotation without its version."""
+    return str(node["id"][11:].split("@")[0])
 
 
 def _is_hip(node: Node, name: str) -> Any:
