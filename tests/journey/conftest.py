@@ -25,6 +25,7 @@ class Life:
     printed: str
     checkout_before: str
     checkout_after: str
+    warm: subprocess.Popen[str]
 
     @property
     def home(self) -> Path:
@@ -35,6 +36,18 @@ class Life:
         return self.home / "identified" / "phantom"
 
     def osteoflow(self, *words: str, code: int = 0) -> str:
+        """What the command prints on standard output, run in a fork of a process that has read its imports."""
+        out, err = self.home / "scratch" / "journey.out", self.home / "scratch" / "journey.err"
+        assert self.warm.stdin and self.warm.stdout
+        self.warm.stdin.write(json.dumps({"words": words, "out": str(out), "err": str(err)}) + "\n")
+        self.warm.stdin.flush()
+        returned = self.warm.stdout.readline().strip()
+        printed = out.read_text()
+        assert returned == str(code), f"{words}: {returned}\n{printed[-4000:]}\n{err.read_text()[-6000:]}"
+        return printed
+
+    def cold(self, *words: str, code: int = 0) -> str:
+        """The same as a user's shell runs it."""
         return call([str(BIN / "osteoflow"), "-C", str(self.workspace), *words], ROOT, code)
 
     def json(self, *words: str, code: int = 0) -> dict:
@@ -47,15 +60,17 @@ class Life:
         return call([str(BIN / "dvc"), *words], self.workspace, 0)
 
 
-def call(words: list[str], folder: Path, code: int, **environment: str) -> str:
+def surroundings(**more: str) -> dict[str, str]:
+    """The environment of a user who has set nothing."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OSTEOFLOW_", "PREFECT_", "MLFLOW_"))}
-    clean |= {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "COLUMNS": "200",
-        "DVC_NO_ANALYTICS": "1",
-        **environment,
-    }
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=clean, check=False)
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return clean | {"PATH": path, "COLUMNS": "200", "DVC_NO_ANALYTICS": "1"} | more
+
+
+def call(words: list[str], folder: Path, code: int, **environment: str) -> str:
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, env=surroundings(**environment), check=False
+    )
     assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-6000:]}"
     return done.stdout
 
@@ -70,5 +85,14 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     before = state()
     command = [str(BIN / "osteoflow"), "demo", "--patients", "8", "--seed", "3"]
     printed = call(command, ROOT, 0, OSTEOFLOW_HOME=str(home / "home"))
-    yield Life(home / "home" / "demo", printed, before, state())
+    after = state()
+    workspace = home / "home" / "demo"
+    script = Path(__file__).with_name("warm.py")
+    with subprocess.Popen(
+        [sys.executable, str(script)], cwd=workspace, env=surroundings(PYTHONPATH=str(ROOT)), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as warm:  # fmt: skip
+        assert warm.stdin and warm.stdout and warm.stdout.readline().strip() == "ready"
+        yield Life(workspace, printed, before, after, warm)
+        warm.stdin.close()
     shutil.rmtree(home, ignore_errors=True)

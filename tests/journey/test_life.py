@@ -12,14 +12,16 @@ import pandas as pd
 import phi
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("journey"), pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def test_two_versions_are_registered_and_the_gate_has_spoken(life) -> None:
-    status = life.json("status")
+    status = json.loads(life.cold("status", "--json"))
     assert status["models"]["champion"] is not None
     assert status["studies"]["done"] > 0
     assert not any(status["studies"][state] for state in ("receiving", "complete", "claimed"))
+    measured = pd.read_parquet(life.workspace / "data" / "measures.parquet")
+    assert (measured["vessel_length_mm"] > 0).sum() > 5, measured["vessel_status"].value_counts()
     assert "version 1: promoted" in life.printed and "version 2:" in life.printed
     assert "not for diagnosis" in life.printed
 
