@@ -153,8 +153,7 @@ def _shape(
         "kerboul_deg": arcs.coronal + arcs.sagittal,
         "kerboul_coronal_deg": arcs.coronal,
         "kerboul_sagittal_deg": arcs.sagittal,
-        # Modified index: arcs of the slices of largest lesion, each against a half circle, of 100.
-        "necrotic_index": widest.coronal / 180 * widest.sagittal / 180 * 100,
+        "necrotic_index": shapes.necrotic_index(widest),
         "lateral_deg": arcs.lateral,
         "collapse_mm": shapes.collapse_depth(head, sphere, spacing, params.collapse_sector_deg),
     }
