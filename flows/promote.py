@@ -69,6 +69,9 @@ def _compare(version: tracking.Version, champion: tracking.Version, params: Para
     test = sequences[(sequences["fold"] == "test") & sequences["label"].notna()]
     # Whom the champion learned from before two identities were known to be one cannot judge it.
     test = test[~test["subject"].isin(taint.learned_from(champion))]
+    few = _too_few(test, version.number, champion.number, params)
+    if few is not None:
+        return few  # said before the champion is put to work for nothing
     ours = tables.read("predictions", Path("data/predictions.parquet")).set_index("hip_visit")["risk"]
     hips = tables.read("hips", Path("data/hips.parquet"))
     theirs = score_hips(
@@ -76,29 +79,24 @@ def _compare(version: tracking.Version, champion: tracking.Version, params: Para
     ).set_index("hip_visit")["risk"]
     both = test.assign(challenger=test["hip_visit"].map(ours), champion=test["hip_visit"].map(theirs))
     both = both.dropna(subset=["challenger", "champion"])
-    events, patients = int(both["label"].sum()), int(both["subject"].nunique())
-    numbers: dict[str, Any] = {
-        "n_hip_visits": len(both),
-        "n_patients": patients,
-        "n_events": events,
-        "champion": champion.number,
-    }
-    if events < params.min_events or events == len(both):
-        return _decision(
-            version.number, "kept as challenger",
-            f"{events} events in {len(both)} labelled hip-visits of {patients} test patients are too few to compare "
-            f"(at least {params.min_events} of each kind needed)", numbers,
-        )  # fmt: skip
+    return judge(both, read_json(Path("reports/evaluate.json"))["slope"], version.number, champion.number, params)
+
+
+def judge(both: pd.DataFrame, slope: float | None, number: int, champion: int, params: Params) -> dict[str, Any]:
+    """The decision from numbers alone. both: labelled test hip-visits with columns subject, label (0 or 1), and the
+    risks `challenger` and `champion`; slope: the challenger's calibration slope.
+    """
+    few = _too_few(both, number, champion, params)
+    if few is not None:
+        return few
+    numbers: dict[str, Any] = _counts(both, champion)
     label, subjects = both["label"].to_numpy(), both["subject"].to_numpy()
     pair = both["challenger"].to_numpy(), both["champion"].to_numpy()
     settings = {"n": params.bootstrap, "seed": params.seed}
     d_auc = list(paired_bootstrap(label, *pair, subjects, auc, **settings))
     d_brier = list(paired_bootstrap(label, *pair, subjects, brier, **settings))
-    slope = read_json(Path("reports/evaluate.json"))["slope"]
     if any(v != v for v in (*d_auc, *d_brier)):
-        return _decision(
-            version.number, "kept as challenger", "too few patients for an interval of the difference", numbers
-        )
+        return _decision(number, "kept as challenger", "too few patients for an interval of the difference", numbers)
     numbers |= {
         "auc_challenger": float(auc(label, pair[0])), "auc_champion": float(auc(label, pair[1])),
         "d_auc": [none_if_nan(v) for v in d_auc], "d_brier": [none_if_nan(v) for v in d_brier], "slope": slope,
@@ -113,11 +111,32 @@ def _compare(version: tracking.Version, champion: tracking.Version, params: Para
     failed = [text for text, passed in checks.items() if not passed]
     measured = (
         f"AUC difference {d_auc[0]:+.3f} (95 % CI {d_auc[1]:+.3f} to {d_auc[2]:+.3f}), Brier difference "
-        f"{d_brier[0]:+.3f} ({d_brier[1]:+.3f} to {d_brier[2]:+.3f}), {len(both)} hip-visits of {patients} patients"
+        f"{d_brier[0]:+.3f} ({d_brier[1]:+.3f} to {d_brier[2]:+.3f}), {len(both)} hip-visits of "
+        f"{numbers['n_patients']} patients"
     )
     if failed:
-        return _decision(version.number, "kept as challenger", f"{'; '.join(failed)}. {measured}", numbers)
-    return _decision(version.number, "promoted", measured, numbers)
+        return _decision(number, "kept as challenger", f"{'; '.join(failed)}. {measured}", numbers)
+    return _decision(number, "promoted", measured, numbers)
+
+
+def _counts(rows: pd.DataFrame, champion: int) -> dict[str, Any]:
+    return {
+        "n_hip_visits": len(rows), "n_patients": int(rows["subject"].nunique()),
+        "n_events": int(rows["label"].sum()), "champion": champion,
+    }  # fmt: skip
+
+
+def _too_few(rows: pd.DataFrame, number: int, champion: int, params: Params) -> dict[str, Any] | None:
+    """The decision when `rows` (labelled test hip-visits) cannot carry a comparison, else None."""
+    counts = _counts(rows, champion)
+    events = counts["n_events"]
+    if min(events, len(rows) - events) >= params.min_events:
+        return None
+    return _decision(
+        number, "kept as challenger",
+        f"{events} events in {len(rows)} labelled hip-visits of {counts['n_patients']} test patients are too few to "
+        f"compare (at least {params.min_events} of each kind needed)", counts,
+    )  # fmt: skip
 
 
 def promote(number: int, reason: str, by: str | None = None) -> str:
