@@ -18,7 +18,8 @@ from scipy.stats import f as f_distribution
 from tasks.annotate.params import Agreement
 from tasks.domain.disease import LABELS, MEASURED_LABELS
 
-SKIP = ("consensus", "adjudicator")
+SKIP = ("consensus", "adjudicator", "computed", "converted")
+"""Not readers: what follows from them, and whoever decides between them."""
 
 
 def weighted_kappa(one: ArrayLike, two: ArrayLike, categories: int) -> float:

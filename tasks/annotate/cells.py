@@ -132,16 +132,20 @@ def parse_label(name: str, cell: str) -> str:
     if name == "lesion" and cell.lower() in _YES_NO:
         return _YES_NO[cell.lower()]
     allowed = LABELS[name]
-    text = re.sub(
-        r"^(STAGE|TYPE|GRADE|ARCO(2019)?|FICAT(ARLET)?|STEINBERG|JIC)+", "", re.sub(r"[\s_\-]+", "", cell.upper())
-    )
-    if match := re.fullmatch(r"(I{1,3}|IV|VI?)([ABC]?)", text):
-        text = _ROMAN[match[1]] + match[2]
-    text = re.sub(r"^(\d)\.0+$", r"\1", text)
+    text = bare_stage(cell)
     if text not in allowed:
         finer = [value for value in allowed if len(text) == 1 and value.startswith(text)]
         raise ValueError(f"needs its substage ({', '.join(finer)})" if finer else f"is not one of {', '.join(allowed)}")
     return text
+
+
+def bare_stage(cell: str) -> str:
+    """'ARCO stage IIIa', '3 A' and '3A' as 3A."""
+    text = re.sub(r"[\s_\-]+", "", cell.upper())
+    text = re.sub(r"^(STAGE|TYPE|GRADE|ARCO(2019)?|FICAT(ARLET)?|STEINBERG|JIC)+", "", text)
+    if match := re.fullmatch(r"(I{1,3}|IV|VI?)([ABC]?)", text):
+        text = _ROMAN[match[1]] + match[2]
+    return re.sub(r"^(\d)\.0+$", r"\1", text)
 
 
 def parse_number(cell: str, low: float, high: float) -> float:

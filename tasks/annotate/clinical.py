@@ -20,6 +20,7 @@ from pydantic import (
 from tasks.annotate import cells
 from tasks.domain.disease import EVENTS, LABELS, MASK_LABELS, MEASURED_LABELS, TREATMENTS
 from tasks.domain.errors import BadInput
+from tasks.domain.staging import arco_3, convert
 
 COLLAPSED_MM = 4.0
 """No reading error makes this of a head that is not collapsed: twice the 2 mm between ARCO 3A and 3B."""
@@ -83,6 +84,19 @@ class _Labelled(Row):
     side: Side
     reader: Reader
 
+    @model_validator(mode="before")
+    @classmethod
+    def _substage(cls, cells_of_row: Any) -> Any:
+        """ARCO 3 says which it is by the collapse that stands beside it."""
+        if isinstance(cells_of_row, dict) and cells_of_row.get("arco") and cells_of_row.get("collapse_mm"):
+            try:
+                depth = cells.parse_number(cells_of_row["collapse_mm"], *MEASURED_LABELS["collapse_mm"])
+            except ValueError:
+                return cells_of_row  # refused where its own column is read
+            if cells.bare_stage(cells_of_row["arco"]) == "3":
+                return cells_of_row | {"arco": arco_3(depth)}
+        return cells_of_row
+
     @model_validator(mode="after")
     def _possible(self) -> _Labelled:
         if self.study_instance_uid is None and self.visit_date is None:
@@ -94,6 +108,10 @@ class _Labelled(Row):
             raise ValueError("contradicts itself: lesion 0 with an ARCO stage or a JIC type")
         if given.get("arco") in ("1", "2") and float(given.get("collapse_mm", 0)) > COLLAPSED_MM:
             raise ValueError(f"contradicts itself: ARCO 1 or 2 with a collapse of more than {COLLAPSED_MM:g} mm")
+        for system in ("ficat", "steinberg"):
+            told = convert(given[system], system, "ficat") if system in given else None
+            if told and "arco" in given and abs(int(told) - int(given["arco"][0])) > 1:
+                raise ValueError(f"contradicts itself: an ARCO and a {system.capitalize()} stage that are far apart")
         return self
 
     def labels(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ from tasks.domain.disease import LABELS
 
 ADJUDICATOR = "adjudicator"
 CONSENSUS = "consensus"
+DERIVED = (CONSENSUS, "computed", "converted")
 
 
 @dataclass
@@ -143,7 +144,7 @@ def disagreements(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Labels on which readers differ and no adjudicator has spoken: what is to be adjudicated."""
     groups: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for row in rows:
-        if row["kind"] == "label" and row["reader"] != CONSENSUS and row["name"] in LABELS:
+        if row["kind"] == "label" and row["reader"] not in DERIVED and row["name"] in LABELS:
             groups[row["hip_visit"], row["name"]][row["reader"]] = row["value"]
     return [
         {"hip_visit": hip_visit, "name": name, "values": "+".join(f"{r}={v}" for r, v in sorted(given.items()))}

@@ -21,6 +21,13 @@ class Agreement(Section):
     """Label or mask -> least agreement (weighted kappa, ICC(2,1) or Dice); below it the stage refuses (exit 3)."""
 
 
+class Derived(Section):
+    from_masks: list[Literal["kerboul_coronal_deg", "kerboul_sagittal_deg", "necrotic_index", "lesion_fraction"]]
+    """Computed from the consensus masks of head and lesion where no reader gave them."""
+    convert_to: list[Literal["arco", "ficat", "steinberg"]]
+    """Staging systems that are filled from the others where no reader used them and the conversion is defined."""
+
+
 class Params(Section):
     window_days: float
     """A label with a date belongs to the visit that is nearest, at most this many days away."""
@@ -31,4 +38,5 @@ class Params(Section):
     grid_tolerance_mm: float
     """A NIfTI or NRRD mask must lie on its series' grid within this distance."""
     consensus: dict[Literal["head", "lesion", "vessel"], Method]
+    derived: Derived
     agreement: Agreement

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.annotate import drawn, fit, readers
+from tasks.annotate import derived, drawn, fit, readers
 from tasks.annotate.join import ADJUDICATOR, CONSENSUS
 from tasks.annotate.params import Params
 from tasks.domain.errors import BadInput
@@ -183,6 +183,8 @@ def _finish(
         sources[f"{CONSENSUS}/{label}"] = f"{len(final)} readers" if len(final) > 1 else "one reader"
         row = {"name": label, "status": "consensus", "reader": CONSENSUS, "source": sources[f"{CONSENSUS}/{label}"]}
         rows.append(base | row | _size(agreed, spacing[label]))
+        if label == "lesion" and f"{CONSENSUS}/head" in tensors:
+            rows[-1] |= derived.of_masks(tensors[f"{CONSENSUS}/head"], agreed, spacing[label])
     name = f"{base['hip_visit']}.safetensors"
     hips.write(out / name, hips.HipFile(tensors, {"sources": sources}))
     owner = next(n for n, row in enumerate(rows) if row["status"] == "accepted")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.annotate import agreement, imports, join, report
+from tasks.annotate import agreement, derived, imports, join, report
 from tasks.annotate.join import CONSENSUS, Joined
 from tasks.annotate.params import Params
 from tasks.annotate.place import process
@@ -110,6 +110,8 @@ def finish(joined: Joined, masks: items.Rows, params: Params) -> None:
                 {key: row[key] for key in ("hip_visit", "subject", "side", "reader", "name", "source")}
                 | {"kind": "mask", "value": files[row["hip_visit"]], "days": days[row["hip_visit"]]}
             )
+    derived_rows = derived.rows(joined.rows, [row | {"days": days[row["hip_visit"]]} for row in masks], params.derived)
+    joined.rows += derived_rows
     tables.write("masks", MANIFEST, pd.DataFrame(masks, columns=None if masks else tables.empty("masks").columns))
     frame = pd.DataFrame(joined.rows) if joined.rows else tables.empty("annotations")
     order = ["kind", "subject", "side", "hip_visit", "name", "reader", "days", "source"]

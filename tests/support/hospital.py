@@ -193,5 +193,6 @@ class Hospital:
 PARAMS = {
     "window_days": 21, "field_mm": 45, "head_offset_mm": 12, "grid_tolerance_mm": 1.0,
     "consensus": {"head": "mean", "lesion": "mean", "vessel": "union"},
+    "derived": {"from_masks": [], "convert_to": []},
     "agreement": {"bootstrap": 50, "seed": 1, "min_hips": 3, "floors": {}},
 }  # fmt: skip
