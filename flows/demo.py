@@ -9,6 +9,7 @@ over params.yaml) and its own .osteoflow/. A second demo replaces the first and 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -28,6 +29,8 @@ from flows.progress import bar
 from tasks.domain.errors import Unavailable, WrongUse
 from tasks.domain.hip import RESEARCH_ONLY
 from tasks.domain.settings import Settings
+from tasks.keys.keyfile import default_path
+from tasks.store.files import write_bytes
 
 MARK = ".osteoflow-demo"
 ELSEWHERE = ("OSTEOFLOW_LEDGER_URL", "OSTEOFLOW_KEY_FILE", "OSTEOFLOW_SITE", "PREFECT_API_URL", "MLFLOW_TRACKING_URI")
@@ -49,6 +52,7 @@ def run(patients: int, seed: int, console: Console) -> None:
             os.environ.pop(name, None)
         os.environ["OSTEOFLOW_HOME"] = str(workspace / ".osteoflow")
         settings = prepare(workspace)
+        _key(seed)
         console.print(f"workspace: {workspace}")
         _live(settings, patients, seed, console, clock)
 
@@ -87,6 +91,14 @@ def _live(settings: Settings, patients: int, seed: int, console: Console, clock:
             for name, seconds in made["seconds"].items():
                 clock.add(f"dataset run {number}: {name}", seconds, part=True)
     _show(results, settings, console, clock)
+
+
+def _key(seed: int) -> None:
+    """The project key follows from the seed: pseudonyms, and with them the split, are those of the demo before.
+
+    It guards nobody, since the patients are invented. A real key is made of random bytes, on first use.
+    """
+    write_bytes(default_path(), hashlib.sha256(f"osteoflow demo {seed}".encode()).hexdigest().encode(), 0o600)
 
 
 # ---- workspace ------------------------------------------------------------------------------------------------------
