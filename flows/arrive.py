@@ -228,14 +228,6 @@ def take_annotations(
     src: Path, origin: str = "hospital", site: str | None = None, partial: bool = False
 ) -> dict[str, Any]:
     """Import a folder of clinical tables, masks and exports: pseudonymized and shifted with the images' keys."""
-    from tasks.annotate import intake
-    from tasks.keys import Keys
+    from flows import annotations
 
-    settings = Settings().ensure()
-    found = intake(
-        src, keys=Keys.open(), site=site or settings.site, identified=settings.identified, origin=origin,
-        partial=partial,
-    ).as_dict()  # fmt: skip
-    counts = found.pop("counts")
-    return {"import": found["import"], "existing": found["existing"], **counts, "accepted": sum(counts.values()),
-            "refused": found["refused"], "notes": found["notes"]}  # fmt: skip
+    return annotations.take(src, origin=origin, site=site, partial=partial)

@@ -200,7 +200,8 @@ def _write_state(settings: Settings, api: str) -> None:
 
 def receiver() -> None:
     """C-STORE, the watched inbox and the feeds, until ended. A complete study is a hint for Prefect, no more."""
-    from flows.arrive import hint, take_annotations
+    from flows.annotations import take_inbox
+    from flows.arrive import hint
     from tasks.domain.params import load
     from tasks.ledger import Ledger
     from tasks.receive import Params, follow_orthanc, poll_dicomweb, settle, watch_once
@@ -220,11 +221,7 @@ def receiver() -> None:
             poll_dicomweb(settings.dicomweb_url, ledger, site, "hospital", params)
         for row_key in settle(ledger, params):
             hint(row_key)
-        labels = inbox / "annotations"
-        # The import keeps a copy; what cannot be read stays here, and in the log, for a person.
-        if _quiet(labels, params.stable_seconds) and not take_annotations(labels)["refused"]:
-            for path in [path for path in labels.rglob("*") if path.is_file()]:
-                path.unlink()
+        take_inbox(ledger, params.stable_seconds)
 
     with serving(ledger, params, settings):
         while True:
@@ -233,12 +230,6 @@ def receiver() -> None:
             except OsteoflowError as error:
                 log.warning("%s; trying again", error)
             time.sleep(params.poll_seconds)
-
-
-def _quiet(folder: Path, seconds: float) -> bool:
-    """There is something, and nothing of it changed for `seconds`."""
-    times = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
-    return bool(times) and time.time() - max(times) > seconds
 
 
 def deployments() -> None:

@@ -76,6 +76,9 @@ class Summary:
     refused: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    left: dict[str, list[str]] = field(default_factory=dict)
+    """Why nothing of a file was taken, by its path below SRC: identified, and not for a report."""
+
     @property
     def ok(self) -> bool:
         return self.path is not None and not self.refused
@@ -99,11 +102,13 @@ def intake(
     identified: Path,
     origin: str,
     partial: bool = False,
+    only: frozenset[Path] | None = None,
 ) -> Summary:
     """Import the tables and masks of the folder or file `src` below `out`, originals kept below `identified`.
 
     A table with a refused row, or a mask file that cannot be read, is not imported at all, and the rest of `src` is;
-    with `partial` the good rows of such a table are taken. Importing the same again changes nothing.
+    with `partial` the good rows of such a table are taken. Importing the same again changes nothing. `only` these files
+    are looked at, of all that lie in `src`.
     """
     if not src.exists():
         raise WrongUse("the folder or file to annotate from is not there")
@@ -113,7 +118,9 @@ def intake(
         incoming.mkdir(mode=0o700)
         try:
             summary = Summary()
-            tables, masks = _read(_copy(src, incoming, summary), keys, site, partial, summary)
+            files = _copy(src, incoming, summary, only)
+            tables, masks = _read(files, keys, site, partial, summary)
+            _leave(files, summary)
             if any(tables.values()) or masks:
                 _write(tables, masks, incoming, out, origin, summary)
         finally:
@@ -134,11 +141,13 @@ def _locked(identified: Path) -> Iterator[None]:
 # ---- from SRC into the identified zone
 
 
-def _copy(src: Path, incoming: Path, summary: Summary) -> dict[str, tuple[Path, str]]:
+def _copy(
+    src: Path, incoming: Path, summary: Summary, only: frozenset[Path] | None = None
+) -> dict[str, tuple[Path, str]]:
     """Copy what may be an annotation; {relative path: (the copy, how messages name it)}. What follows reads copies."""
     root = src if src.is_dir() else src.parent
     paths = sorted(src.rglob("*")) if src.is_dir() else [src]
-    paths = [path for path in paths if path.is_file() and not path.is_symlink()]
+    paths = [path for path in paths if path.is_file() and not path.is_symlink() and (only is None or path in only)]
     taken: dict[str, tuple[Path, str]] = {}
     left = {"DICOM images": 0, "other files": 0}
     for n, path in enumerate(paths, 1):
@@ -147,6 +156,9 @@ def _copy(src: Path, incoming: Path, summary: Summary) -> dict[str, tuple[Path, 
         kind = None if stem or name.endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES, ".json", ".raw")) else _dicom(path)
         if kind == "image" or kind == "other":
             left["DICOM images" if kind == "image" else "other files"] += 1
+            summary.left[path.relative_to(root).as_posix()] = [
+                f"no_annotation: is {'an image' if kind == 'image' else 'of no known kind'}"
+            ]
             if name.endswith(".csv"):
                 reason = f"is not named as one of {', '.join(f'{table}.csv' for table in clinical.TABLES)}"
                 summary.refused.append(Refusal(f"file {n}", None, "", reason))
@@ -161,6 +173,17 @@ def _copy(src: Path, incoming: Path, summary: Summary) -> dict[str, tuple[Path, 
         taken[relative] = copy, f"{first} ({known + 1})" if known else first
     summary.notes += [f"{count} {what} were left out" for what, count in left.items() if count]
     return taken
+
+
+def _leave(files: dict[str, tuple[Path, str]], summary: Summary) -> None:
+    """Note why nothing of a file was taken; data that a detached header names goes where its header goes."""
+    for relative, (_, where) in files.items():
+        reasons = [str(refusal) for refusal in summary.refused if refusal.where == where]
+        if reasons:
+            summary.left[relative] = reasons
+    if summary.left:
+        raw = [relative for relative in files if relative.lower().endswith(".raw")]
+        summary.left |= {relative: ["not_alone: is the data of a header"] for relative in raw}
 
 
 def _table(path: Path) -> str | None:
@@ -194,8 +217,13 @@ def _read(
         summary.notes += notes
         if name == "masks":
             masks = masks_in.read_listed(rows, copy.parent, where)
-            listed |= {masks_in.named(row, copy.parent).resolve() for _, row in rows}
+            named = {masks_in.named(row, copy.parent).resolve() for _, row in rows}
+            listed |= named
             refused = refused + masks.refused
+            if refused and not partial:
+                summary.left |= {
+                    n: [f"{where}: was refused"] for n, (one, _) in files.items() if one.resolve() in named
+                }
             if partial or not refused:
                 found += masks.drawn
         elif partial or not refused:
@@ -204,7 +232,7 @@ def _read(
             summary.refused += refused
             taken = "its good rows were taken" if partial else "nothing of it was imported"
             summary.notes.append(f"{where}: {len(refused)} refusals; {taken}")
-    for copy, where in files.values():
+    for relative, (copy, where) in files.items():
         if _table(copy) or copy.resolve() in listed or copy.suffix.lower() == ".raw":
             continue
         if copy.name.lower().endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES)):
@@ -215,6 +243,7 @@ def _read(
         if given is None:
             kind = "Label Studio export" if copy.suffix.lower() == ".json" else "TID 1500 measurement report"
             summary.notes.append(f"{where}: is no {kind} and was left out")
+            summary.left[relative] = [f"no_annotation: is no {kind}"]
             continue
         found += given.drawn
         for number, row in given.labels:

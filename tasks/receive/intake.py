@@ -200,7 +200,7 @@ class Intake:
         return Outcome("quarantined" if fresh else "duplicate", row_key, reason, detail, key)
 
     def _annotation(self, item: Received) -> Outcome:
-        folder = self.zone / "inbox" / "annotations"
+        folder = self.zone / "inbox" / "annotations" / door_of(item.site, item.origin)
         private(folder)
         target = folder / f"{item.sha256[:32]}.dcm"
         known = target.exists()

@@ -59,6 +59,7 @@ STORAGE = (
     "1.2.840.10008.5.1.4.1.1.66.1",  # Spatial Registration
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
     "1.2.840.10008.5.1.4.1.1.66.5",  # Surface Segmentation
+    "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
     "1.2.840.10008.5.1.4.1.1.481.3",  # RT Structure Set
     "1.2.840.10008.5.1.4.1.1.88.11",  # Basic Text SR
     "1.2.840.10008.5.1.4.1.1.88.22",  # Enhanced SR

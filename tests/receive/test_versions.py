@@ -145,6 +145,6 @@ def test_annotations_of_other_systems_go_to_the_annotations_inbox(ledger: Ledger
     seg = dicom(series="77", SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4", Modality="SEG")
     assert accept(seg, ledger, "local", "hospital").outcome == "annotation"
     assert accept(seg, ledger, "local", "hospital").outcome == "duplicate"
-    [path] = (home / "identified" / "inbox" / "annotations").iterdir()
+    [path] = (home / "identified" / "inbox" / "annotations" / "hospital@local").iterdir()
     assert path.read_bytes() == seg
     assert ledger.counts()["receiving"] == 0
