@@ -24,6 +24,7 @@ from dvc.repo import Repo, lock_repo
 from dvc.rwlock import RWLockFileCorruptedError, RWLockFileFormatError
 from dvc.stage import Stage
 
+from flows.directories import hasten
 from tasks.domain.errors import Unavailable, WrongUse
 from tasks.store.items import Mapper
 
@@ -78,7 +79,7 @@ def freeze_dependencies(stage: Stage) -> dict[str, Any]:
 
 
 def load(repo: Repo, name: str) -> Stage:
-    return repo.stage.load_one(name=name)
+    return hasten(repo.stage.load_one(name=name))
 
 
 def call(stage: Stage, params: dict[str, Any], mapper: Mapper | None) -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dvc.repo import Repo
+
 DVC_YAML = """
 stages:
   double:
@@ -60,7 +62,7 @@ def make_workspace(folder: Path) -> Path:
     (folder / ".gitignore").write_text("/data/*\n!/data/*.dvc\n__pycache__/\n.osteoflow/\n")
     (folder / ".dvcignore").write_text("__pycache__/\n.gitignore\n")
     run(folder, "git", "init", "-q")
-    run(folder, sys.executable, "-m", "dvc", "init", "-q")
+    Repo.init(str(folder)).close()
     run(folder, "git", "add", "-A")
     run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t.invalid", "commit", "-qm", "start")
     return folder
