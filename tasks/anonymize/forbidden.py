@@ -124,7 +124,7 @@ def _every(found: Found, params: Params, subject: str, good: set[Any]) -> Iterat
         complaint = _wrong(tag, vr, raw, rules.get(tag, ""), own, params)
         if complaint is not None:
             yield f"{complaint} {_tag(tag)}"
-        elif len(good) < 20_000 and len(raw) <= 1024:
+        elif len(good) < 4096 and len(raw) <= 1024:
             good.add(element)
 
 
