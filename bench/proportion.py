@@ -1,4 +1,4 @@
-"""What ten new studies cost where 100, 1,000, 10,000 (or 100,000) are: DVC, ledger and Prefect without the stages' work.
+"""What ten new studies cost where 100, 1,000, 10,000 (or 100,000) are: DVC, ledger and Prefect without the stages.
 
 Two stages of the shape of anonymize and standardize (persisted directories, one small file a study; each writes only
 what is new) run by `run_stage`; beside it the same with DVC's own walk of the directories, which is what `dvc repro`
