@@ -12,8 +12,8 @@ Row = dict[str, Any]
 
 
 def cohort(frame: pd.DataFrame) -> list[Row]:
-    """Rows {item, level, unit, all, out_of_fold, test}: counts, or a median with its quartiles as text."""
-    groups = {"all": frame, **populations(frame)}
+    """Rows {item, level, unit, all, test, out_of_fold[, external]}: counts, or a median with its quartiles as text."""
+    groups = {"all": frame[frame["fold"].notna()], **populations(frame)}
     table: list[Row] = []
 
     def add(item: str, level: str, unit: str, of: Any) -> None:
@@ -33,6 +33,7 @@ def cohort(frame: pd.DataFrame) -> list[Row]:
         ("treatment", "treatment", "hip"),
         ("vendor", "vendor", "hip-visit"),
         ("sex", "sex", "patient"),
+        ("age at visit, years", "age_band", "patient"),
         ("ARCO stage", "arco", "hip-visit"),
         ("origin", "origin", "hip-visit"),
     ):

@@ -7,13 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tasks.domain.hip import RESEARCH_ONLY
-from tasks.evaluate import cohort, figures, rows, scores
+from tasks.evaluate import censoring, cohort, cox, exclusions, figures, needed, privacy, rows, scores
 from tasks.evaluate.params import Params
-from tasks.store.files import replacing, write_json
+from tasks.store.files import replacing, write_json, write_text
 from tasks.store.items import Mapper
+from tasks.store.tables import read as read_table
 
 REPORT, FOLDER = Path("reports/evaluate.json"), Path("reports/evaluate")
 MODEL = "onfh-progression"
@@ -22,12 +24,18 @@ log = logging.getLogger("osteoflow.evaluate")
 
 def run(params: Params, mapper: Mapper) -> None:
     """Write reports/evaluate.json and reports/evaluate/."""
-    frame = rows.load()
+    frame = rows.load(params.age_bands)
+    frame["risk_cox"] = cox.risk(frame, params)
+    if not np.isfinite(frame["risk_cox"]).any():
+        frame = frame.drop(columns="risk_cox")
     report, tables, primary_rows = evaluate(frame, params)
+    entries = exclusions.flow(read_table("hips", rows.DATA / "hips.parquet"), frame)
+    tables["flow"] = cohort.suppress(entries, exclusions.COUNTS, params.suppress_below)
     shutil.rmtree(FOLDER, ignore_errors=True)
     write_json(REPORT, report)
     for name, table in tables.items():
         _csv(FOLDER / f"{name}.csv", table)
+    write_text(FOLDER / "flow.svg", exclusions.diagram(entries, params.suppress_below))
     figures.draw(primary_rows, report, report["baselines"], tables["decision"], params, FOLDER)
     log.info(
         "%s: AUC %s, %d events in %d hip-visits of %d patients. %s",
@@ -53,6 +61,7 @@ def evaluate(
     chosen, primary, against = known[used], described[used], compared[used]
     origins = sorted(frame["origin"].dropna().unique().tolist())
     horizon = frame["horizon_days"].dropna()
+    inputs = int(frame["inputs"].max()) if "inputs" in frame and len(frame) else 0
     report = {
         "model": MODEL,
         "population": name,
@@ -63,7 +72,16 @@ def evaluate(
         "baselines": against,
         "populations": {group: described[group] | {"baselines": compared[group]} for group in known},
         "units": scores.units(chosen, params),
-        "subgroups": scores.subgroups(chosen, params),
+        "subgroups": cohort.suppress(
+            scores.subgroups(chosen, params), ["n", "n_patients", "n_events"], params.suppress_below
+        ),
+        "survival": [row for group, one in groups.items() for row in censoring.table(one, group, params)],
+        "vendors": scores.unseen_vendors(known["out_of_fold"], params),
+        "required": needed.beside(primary, inputs, described["out_of_fold"], params.r2_share),
+        "privacy": {
+            "anonymity": privacy.anonymity(frame, params),
+            "membership": privacy.membership(frame, params),
+        },
         "operating_point": scores.operating_point(known["test"], known["out_of_fold"], params),
         "abstentions": scores.abstentions(groups.get(name, frame), params),
         "interval": f"{params.level:.0%} percentile, {params.resamples} resamples of patients",
@@ -71,10 +89,30 @@ def evaluate(
     }
     baseline_rows = [{"baseline": baseline, **row} for baseline, row in against.items()]
     tables = {
-        "cohort": cohort.suppress(cohort.cohort(frame), ["all", "out_of_fold", "test"], params.suppress_below),
+        "cohort": cohort.suppress(
+            cohort.cohort(frame), ["all", "out_of_fold", "test", "external"], params.suppress_below
+        ),
         "baselines": baseline_rows,
         "units": report["units"],
-        "subgroups": cohort.suppress(report["subgroups"], ["n_patients", "n_events"], params.suppress_below),
+        "subgroups": report["subgroups"],
+        "survival": report["survival"],
+        "vendors": cohort.suppress(report["vendors"], ["n", "n_patients", "n_events"], params.suppress_below),
+        "required": report["required"],
+        "populations": [
+            {
+                "population": group,
+                "measure": name,
+                "value": one.get(name),
+                "low": one.get(f"{name}_low"),
+                "high": one.get(f"{name}_high"),
+                "unit": "hip-visit",
+                "n": one["n"],
+                "n_patients": one["n_patients"],
+                "n_events": one["n_events"],
+            }
+            for group, one in described.items()
+            for name in scores.MEASURES
+        ],
         "decision": scores.decision_curve(chosen, params),
         "calibration": scores.metrics.calibration_bins(chosen["label"], chosen["risk"], params.bins),
     }

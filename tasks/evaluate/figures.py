@@ -40,7 +40,8 @@ def interval(row: Row, name: str) -> str:
 
 def basis(primary: Row) -> str:
     """The line under every figure: n, unit, population."""
-    which = {"test": "frozen test patients", "out_of_fold": "out of fold"}.get(primary["population"], "none")
+    names = {"test": "frozen test patients", "out_of_fold": "out of fold", "external": "external site"}
+    which = names.get(primary["population"], "none")
     few = "Few events or non-events: read the interval, not the number.\n" if primary["small"] else ""
     return (
         f"{primary['n']} hip-visits, {primary['n_events']} events, {primary['n_patients']} patients ({which}).\n"
@@ -106,6 +107,10 @@ def decision(curve: list[Row], primary: Row) -> Chart:
     all_treated = [(r["threshold"], r["treat_all"]) for r in known if (r["treat_all"] or -1) > -top / 4]
     chart.line(all_treated, "#777777", "all treated", width=1.2, dash="6 3")
     chart.line([(min(xs), 0), (max(xs), 0)], INK, "none treated", width=1.2)
+    names = sorted({key for row in known for key in row if key.startswith("baseline_")})
+    for place, name in enumerate(names):
+        points = [(r["threshold"], r[name]) for r in known if r.get(name) is not None and r[name] > -top / 4]
+        chart.line(points, COLOURS[1 + place], name.removeprefix("baseline_").replace("_", " "), width=1.2)
     return chart.line([(r["threshold"], r["net_benefit"]) for r in known], COLOURS[0], "model (95% band)", width=2.4)
 
 

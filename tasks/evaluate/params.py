@@ -2,9 +2,20 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from tasks.domain.params import Section
+
+
+class Cox(Section):
+    """The Cox baseline."""
+
+    covariates: tuple[str, ...]
+    """Columns of measures.parquet at the visit."""
+    penalizer: NonNegativeFloat
+    """Ridge, as lifelines scales it."""
+    min_events: Annotated[int, Field(ge=1)]
+    """With fewer events to fit on there is no Cox baseline."""
 
 
 class Params(Section):
@@ -24,3 +35,10 @@ class Params(Section):
     """Fewer events, or fewer non-events, than this are said to be few."""
     suppress_below: Annotated[int, Field(ge=0)]
     """Counts of patients from 1 to below this are not written to exported tables."""
+    times: tuple[PositiveFloat, ...]
+    """Days after the visit at which discrimination is given with censoring weights; the horizon always is."""
+    cox: Cox
+    age_bands: tuple[PositiveFloat, ...]
+    """Edges in years of the bands by which patients are counted."""
+    r2_share: Annotated[float, Field(gt=0, lt=1)]
+    """Of the largest Cox-Snell R2 an outcome allows, what a model is supposed to reach: for the n that is needed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +14,55 @@ from tasks.store import tables
 DATA = Path("data")
 SCORES = {"lesion_fraction": "lesion_size", "kerboul_deg": "kerboul", "jic": "jic"}
 """Baselines that are ranked only, where the predictions bring no `risk_<name>` of them. Higher means a higher risk."""
-SUBGROUPS = ("vendor", "sex", "side", "treatment", "site", "visit")
+SUBGROUPS = ("vendor", "sex", "age_band", "side", "arco", "treatment", "site", "visit")
 
 
-def load() -> pd.DataFrame:
+def load(age_bands: tuple[float, ...] = ()) -> pd.DataFrame:
     """Every row of sequences.parquet with risk, risk_*, abstain, the ranked baselines and the subgroups.
+    `inputs` is the number of the model's inputs.
 
     What a cohort does not have (a JIC type, a vendor, a measurement) is null.
     """
-    frame = tables.read("sequences", DATA / "sequences.parquet").drop(columns="features")
+    frame = tables.read("sequences", DATA / "sequences.parquet")
+    inputs = max((len(vector) for vector in frame["features"] if vector is not None), default=0)
+    frame = frame.drop(columns="features").assign(inputs=float(inputs))
     predictions = tables.read("predictions", DATA / "predictions.parquet")
-    risks = [c for c in map(str, predictions) if c.startswith("risk") or c == "abstain"]
+    risks = [
+        c for c in map(str, predictions) if c.startswith("risk") or c in ("abstain", "seen_risk", "unseen_vendor_risk")
+    ]
     frame = _join(frame, predictions[["hip_visit", *risks]])
     frame["abstain"] = frame["abstain"].fillna("")
     hips = tables.read("hips", DATA / "hips.parquet")
     known = [c for c in ("vendor", "sex", "site", "origin", "date") if c in hips and c not in frame]
     frame = _join(frame, hips[["hip_visit", *known]])
-    if "vendor" not in frame:
+    if "vendor" not in frame or not frame["vendor"].notna().any():
+        frame = frame.drop(columns="vendor", errors="ignore")
         frame = _join(frame, hips[["hip_visit", "study"]].merge(vendors(), on="study", how="left"))
     measures = tables.read("measures", DATA / "measures.parquet")
-    wanted = [c for c in ("lesion_fraction", "kerboul_deg", "collapse_mm", "vessel_length_mm") if c not in frame]
-    frame = _join(frame, measures[["hip_visit", *wanted]])
+    numbers = [str(c) for c in measures if pd.api.types.is_float_dtype(measures[c]) and not str(c).endswith("_se")]
+    frame = _join(frame, measures[["hip_visit", *(c for c in numbers if c not in frame)]])
     annotations = tables.read("annotations", DATA / "annotations.parquet")
     for name in ("jic", "arco"):
         frame = _join(frame, consensus(annotations, name))
     frame["jic"] = frame["jic"].map({grade: float(i) for i, grade in enumerate(JIC)})
-    if "sex" not in frame:
-        frame["sex"] = None
-    for column in ("vendor", "site", "origin"):
+    for column in ("vendor", "site", "origin", "sex", "age_years"):
         if column not in frame:
             frame[column] = None
+    frame["age_band"] = age_band(frame["age_years"], age_bands)
     frame["treatment"] = frame["treatment"].fillna("none recorded")
     frame["visit"] = np.where(frame["days"] <= frame.groupby("hip")["days"].transform("min"), "first", "later")
     return frame.sort_values(["hip", "days", "hip_visit"], ignore_index=True)
+
+
+def age_band(years: pd.Series, edges: tuple[float, ...]) -> pd.Series:
+    """'under 40', '40 to 59', '60 and over' for edges (40, 60); null where the age is not known."""
+    names = [f"{low:g} to {high - 1:g}" for low, high in pairwise(edges)]
+    names = [f"under {edges[0]:g}", *names, f"{edges[-1]:g} and over"] if edges else ["any age"]
+    age = pd.to_numeric(years, errors="coerce")
+    return pd.Series(
+        [None if np.isnan(one) else names[int(np.searchsorted(edges, one, side="right"))] for one in age], years.index,
+        dtype=object,
+    )  # fmt: skip
 
 
 def vendors() -> pd.DataFrame:
@@ -69,8 +86,11 @@ def scored(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def populations(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """`test`: the frozen test patients. `out_of_fold`: the others, each scored by networks that never saw them."""
-    return {"test": frame[frame["fold"] == "test"], "out_of_fold": frame[frame["fold"] != "test"]}
+    """`test`: the frozen test patients. `out_of_fold`: those in a fold, each scored by networks that never saw them.
+    `external`: sites that nothing was trained, tuned or gated on, if there are any. Withdrawn patients are nowhere."""
+    fold = frame["fold"].fillna("none").astype(str)
+    found = {"test": frame[fold == "test"], "out_of_fold": frame[~fold.isin(["test", "external", "none"])]}
+    return found | ({"external": frame[fold == "external"]} if (fold == "external").any() else {})
 
 
 def primary(frame: pd.DataFrame) -> tuple[str, str]:

@@ -115,6 +115,24 @@ def subgroups(rows: pd.DataFrame, params: Params) -> list[Row]:
     return table
 
 
+def unseen_vendors(rows: pd.DataFrame, params: Params) -> list[Row]:
+    """AUC on each maker's scanners of a forecaster that was trained without them, beside the one that knew them: the
+    same out-of-fold rows, the difference paired. The encoder's networks had seen other patients of that maker."""
+    table: list[Row] = []
+    if "unseen_vendor_risk" not in rows:
+        return table
+    known = rows[np.isfinite(rows["unseen_vendor_risk"].astype(float))]
+    for vendor, one in known.groupby(known["vendor"].fillna("unknown").astype(str)):
+        found = _bootstrap(one, "unseen_vendor_risk", metrics.auc, params)
+        usual = _bootstrap(one, "risk", metrics.auc, params).as_dict("usual_auc")
+        difference = _paired(one, "unseen_vendor_risk", metrics.auc, params)
+        row: Row = {"vendor": vendor, "unit": "hip-visit", **found.as_dict("auc")}
+        row |= {k: v for k, v in usual.items() if k.startswith("usual_auc")}
+        row |= {f"difference_{k}": v for k, v in zip(("auc", "low", "high"), _plain(difference), strict=True)}
+        table.append(row)
+    return table
+
+
 def operating_point(test: pd.DataFrame, training: pd.DataFrame, params: Params) -> Row | None:
     """Threshold set out of fold, then recall, specificity and precision on the test; None where it cannot be set."""
     events = training.loc[training["label"] == 1, "risk"]
@@ -132,6 +150,7 @@ def operating_point(test: pd.DataFrame, training: pd.DataFrame, params: Params) 
 def decision_curve(rows: pd.DataFrame, params: Params) -> list[Row]:
     """Net benefit per hip-visit at each threshold: by the model, if all were treated, if none were (0)."""
     low, high, step = params.thresholds
+    others = {c[5:]: rows[c] for c in map(str, rows) if c in ("risk_jic", "risk_kerboul", "risk_lesion_size")}
     table = []
     for threshold in np.arange(low, high + step / 2, step):
         one = _bootstrap(rows, "risk", partial(metrics.net_benefit, threshold=threshold), params)
@@ -142,6 +161,11 @@ def decision_curve(rows: pd.DataFrame, params: Params) -> list[Row]:
                 **one.as_dict("net_benefit"),
                 "treat_all": metrics.none_if_nan(everyone),
                 "treat_none": 0.0,
+                **{
+                    f"baseline_{name}": metrics.none_if_nan(metrics.net_benefit(rows["label"], p, threshold=threshold))
+                    for name, p in others.items()
+                    if np.isfinite(p).all()
+                },
                 "unit": "hip-visit",
             }
         )
@@ -151,19 +175,21 @@ def decision_curve(rows: pd.DataFrame, params: Params) -> list[Row]:
 def abstentions(frame: pd.DataFrame, params: Params) -> Row:
     """How many hip-visits get no answer, and why; and the AUC over those that do.
 
-    Reasons are counted without their numbers. A hip that has progressed already is not at risk: it is no abstention.
+    Reasons are counted without their numbers. A hip that has progressed already is not at risk, and one the estimate
+    is not meant for is not eligible: neither is an abstention.
     """
     said = (
         frame.loc[frame["abstain"] != "", "abstain"].str.replace(r"\s*\([^)]*\)|[\d.]+ ?%", "", regex=True).str.strip()
     )
-    settled = said.str.startswith("not at risk")
+    settled = said.str.startswith("not at risk") | said.str.startswith("not eligible")
     answered = scored(frame[frame["abstain"] == ""])
     found = _bootstrap(answered, "risk", metrics.auc, params)
     return {
         "unit": "hip-visit",
         "n": len(frame),
         "abstained": int((~settled).sum()),
-        "not_at_risk": int(settled.sum()),
+        "not_at_risk": int(said.str.startswith("not at risk").sum()),
+        "not_eligible": int(said.str.startswith("not eligible").sum()),
         "without_risk": int((~np.isfinite(frame["risk"])).sum()),
         "reasons": {str(reason): int(n) for reason, n in said.value_counts().sort_index().items()},
         "answered": found.as_dict("auc"),

@@ -9,6 +9,9 @@ import pytest
 from tasks.evaluate.params import Params
 from tasks.store import tables
 
+MORE = ["event_in_days", "followed_days", "not_at_risk", "ineligible", "sex", "age_years", "vendor"]
+"""Columns of sequences.parquet beyond those that every table has."""
+
 
 @pytest.fixture
 def params() -> Params:
@@ -21,6 +24,10 @@ def params() -> Params:
         thresholds=(0.05, 0.6, 0.05),
         small_events=20,
         suppress_below=5,
+        times=(182, 730),
+        cox={"covariates": ("lesion_fraction", "kerboul_deg"), "penalizer": 0.1, "min_events": 5},
+        age_bands=(40, 60),
+        r2_share=0.15,
     )
 
 
@@ -51,6 +58,14 @@ def cohort(tmp_path, monkeypatch):
                             "delta_days": 120.0 if visit else np.nan,
                             "treatment": "core_decompression" if patient % 3 == 0 else None,
                             "label": label,
+                            "event_in_days": 200.0 if label == 1 else np.nan,
+                            "followed_days": 200.0 if label == 1 else 400.0 if label == 0 else 100.0,
+                            "not_at_risk": "",
+                            "ineligible": "",
+                            "sex": "MF"[patient % 2],
+                            "age_years": 30.0 + patient,
+                            "seen_risk": risk if fold != "test" else np.nan,
+                            "unseen_vendor_risk": 0.9 * risk if fold != "test" else np.nan,
                             "horizon_days": 365.0,
                             "fold": fold,
                             "features": [risk, np.nan],
@@ -68,7 +83,12 @@ def cohort(tmp_path, monkeypatch):
                     )
         frame = pd.DataFrame(rows)
         data = Path("data")
-        tables.write("sequences", data / "sequences.parquet", _only(frame, "sequences"))
+        more = MORE if extra else MORE[:-1]
+        tables.write(
+            "sequences",
+            data / "sequences.parquet",
+            pd.concat([_only(frame, "sequences"), frame[more]], axis=1),
+        )
         wanted = [
             "hip_visit",
             "subject",
@@ -79,6 +99,8 @@ def cohort(tmp_path, monkeypatch):
             "risk_high",
             "abstain",
             "risk_last_visit",
+            "seen_risk",
+            "unseen_vendor_risk",
         ]
         tables.write("predictions", data / "predictions.parquet", frame[wanted])
         tables.write("measures", data / "measures.parquet", _only(frame, "measures"))

@@ -31,10 +31,18 @@ def test_the_report_holds_what_is_promised(cohort, params):
         "lesion_size",
         "kerboul",
         "jic",
+        "cox",
     }
     assert report["baselines"]["last_visit"]["p_holm"] >= report["baselines"]["last_visit"]["p_value"]
     assert [row["unit"] for row in report["units"]] == ["hip-visit", "hip", "patient"]
-    assert {row["subgroup"] for row in report["subgroups"]} == {"vendor", "side", "treatment", "visit"}
+    assert {row["subgroup"] for row in report["subgroups"]} == {
+        "vendor",
+        "sex",
+        "age_band",
+        "side",
+        "treatment",
+        "visit",
+    }
     assert report["abstentions"]["n"] == (frame["fold"] == "test").sum()
     assert report["note"].startswith("Research use only")
 
@@ -111,6 +119,75 @@ def test_exported_tables_hold_no_small_cell(cohort, params):
     table = pd.read_csv("reports/evaluate/cohort.csv")
     counts = pd.to_numeric(table[["all", "out_of_fold", "test"]].stack(), errors="coerce").dropna()
     assert not ((counts > 0) & (counts < params.suppress_below)).any()
+    for name in ("subgroups", "vendors", "flow"):
+        table = pd.read_csv(f"reports/evaluate/{name}.csv")
+        for column in {"n", "n_patients", "n_events", "patients", "hips", "hip_visits"} & set(table):
+            counts = pd.to_numeric(table[column], errors="coerce").dropna()
+            assert not ((counts > 0) & (counts < params.suppress_below)).any()
+
+
+def test_an_external_site_has_its_own_table_and_is_in_no_other(cohort, params):
+    cohort()
+    path = Path("data/sequences.parquet")
+    sequences = pd.read_parquet(path)
+    outer = sequences["subject"].isin(["OF001", "OF002", "OF003", "OF005", "OF006"])
+    withdrawn = sequences["subject"] == "OF007"
+    run(params, map)
+    before = read_json(Path("reports/evaluate.json"))
+    fold = sequences["fold"].where(~outer, "external").where(~withdrawn, None)
+    sequences.assign(fold=fold).to_parquet(path)
+    run(params, map)
+    report = read_json(Path("reports/evaluate.json"))
+    assert set(report["populations"]) == {"test", "out_of_fold", "external"}
+    assert report["populations"]["external"]["n_patients"] == 5
+    assert report["auc"] == before["auc"]
+    gone = before["populations"]["out_of_fold"]["n_patients"] - report["populations"]["out_of_fold"]["n_patients"]
+    assert gone == 6
+    assert report["privacy"]["membership"]["n_members"] == before["privacy"]["membership"]["n_members"] - 6
+    table = pd.read_csv("reports/evaluate/cohort.csv")
+    assert "external" in table
+    flow = pd.read_csv("reports/evaluate/flow.csv")
+    assert set(flow.loc[flow["kind"] == "left", "step"]) == {
+        "scored: frozen test", "scored: external site", "scored: out of fold"
+    }  # fmt: skip
+    assert "consent withdrawn or not dealt" in set(flow["reason"])
+
+
+def test_the_flow_counts_every_hip_visit_once(cohort, params):
+    frame = cohort()
+    hips = pd.read_parquet("data/hips.parquet")
+    extra = hips.iloc[:7].assign(
+        hip_visit=[f"2.25.99{i}-L" for i in range(7)], status="rejected", reason="SNR 2.1, below 3"
+    )
+    pd.concat([hips, extra]).to_parquet("data/hips.parquet")
+    sequences = pd.read_parquet("data/sequences.parquet")
+    sequences.loc[:9, "ineligible"] = "younger than 18 years"
+    sequences.loc[:9, "label"] = np.nan
+    sequences.to_parquet("data/sequences.parquet")
+    run(params.model_copy(update={"suppress_below": 0}), map)
+    flow = pd.read_csv("reports/evaluate/flow.csv")
+    assert flow["hip_visits"].iloc[0] == len(frame) + 7
+    assert flow["hip_visits"].iloc[1:].sum() == len(frame) + 7
+    counts = flow[flow["kind"] == "excluded"].set_index("step")["hip_visits"]
+    assert (counts["images"], counts["eligibility"]) == (7, 10)
+    assert "younger than 18 years" in Path("reports/evaluate/flow.svg").read_text()
+
+
+def test_what_is_beside_the_number_is_there(cohort, params):
+    cohort()
+    run(params, map)
+    report = read_json(Path("reports/evaluate.json"))
+    assert {row["what"] for row in report["required"]} == {"development", "evaluation"}
+    assert all(row["needed"] > row["there_patients"] > 0 for row in report["required"])
+    assert report["privacy"]["anonymity"]["k"] == 2
+    survival = [row for row in report["survival"] if row["population"] == "test" and row["model"] == "model"]
+    assert [row["time_days"] for row in survival] == [182, 365]
+    at_horizon = survival[-1]
+    assert at_horizon["auc_low"] < at_horizon["auc"] < at_horizon["auc_high"]
+    assert at_horizon["brier_low"] < at_horizon["brier"] < at_horizon["brier_high"]
+    assert at_horizon["n_lost_before"] > 0
+    vendors = {row["vendor"]: row for row in report["vendors"]}
+    assert set(vendors) == {"A", "B"} and vendors["A"]["difference_auc"] == 0
 
 
 def test_ticks_are_round():

@@ -14,7 +14,7 @@ def test_the_better_model_is_seen_and_the_same_model_is_not(cohort, params):
     assert found["difference_auc_low"] > 0
     same = versus(good, good, truth, params)
     assert (same["difference_auc"], same["difference_auc_low"], same["difference_auc_high"]) == (0, 0, 0)
-    assert {row["subgroup"] for row in same["subgroups"]} == {"vendor", "side", "treatment"}
+    assert {row["subgroup"] for row in same["subgroups"]} == {"vendor", "sex", "side", "treatment"}
 
 
 def test_only_hip_visits_that_both_answer_are_compared(cohort, params):
