@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from tasks.domain.errors import BadInput, Refused, WrongUse
+from tasks.domain.params import load
 from tasks.ledger import NEVER_RELEASED, Entry, Ledger
+from tasks.receive.folder import ingest
 from tasks.receive.intake import Intake
+from tasks.receive.params import Params
 from tasks.receive.spool import carrier
 from tasks.store.dicom import checked_header
+
+ARCHIVES = frozenset({"bad_archive", "archive_member_too_large"})
+"""Reasons for which a zip is held as a whole."""
 
 
 def show(ledger: Ledger, key: str) -> dict[str, Any]:
@@ -52,6 +58,10 @@ def release(ledger: Ledger, key: str, who: str, why: str) -> str | None:
             return carried
 
         return ledger.release(key, who, why, carry)
+    if entry.reason in ARCHIVES and entry.path is not None and entry.path.exists():
+        _open_again(ledger, entry, entry.path)
+        ledger.release(key, who, why, lambda path, row_key: None)
+        return None
     if not _releasable(entry) or entry.path is None:
         raise Refused(f"entry {key} ({entry.reason}) cannot be released: discard it and have it sent again")
     with Intake(ledger) as intake:
@@ -62,6 +72,13 @@ def release(ledger: Ledger, key: str, who: str, why: str) -> str | None:
         raise Refused(f"entry {key} is refused again: {outcome.reason or outcome.outcome}")
     ledger.release(key, who, why, lambda path, row_key: None)
     return outcome.row_key
+
+
+def _open_again(ledger: Ledger, entry: Entry, path: Path) -> None:
+    """The members of an archive, under the parameters as they are now; refused when it would be held again."""
+    summary = ingest(path, ledger, entry.site or "", entry.origin or "", load("receive", Params))
+    if any(reason in ARCHIVES for reason in summary.held):
+        raise Refused(f"entry {entry.key} is refused again: {entry.reason}")
 
 
 def discard(ledger: Ledger, key: str, who: str, why: str) -> int:
@@ -102,6 +119,8 @@ def _releasable(entry: Entry) -> bool:
         return True
     if entry.path is None or not entry.path.exists():
         return False
+    if entry.reason in ARCHIVES:
+        return True
     try:
         checked_header(entry.path)
     except BadInput:

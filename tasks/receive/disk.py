@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
+from tasks.domain.errors import Unavailable
+
 NO_HARD_LINKS = (errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.EMLINK)
 
 
@@ -54,3 +56,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def free_mb(place: Path) -> float:
+    disk = os.statvfs(place)
+    return disk.f_bavail * disk.f_frsize / 1e6
+
+
+def enough(place: Path, reserve_mb: float) -> None:
+    """Raise Unavailable when less than the reserve is free: what is offered stays where it is, and is taken later."""
+    free = free_mb(place)
+    if free < reserve_mb:
+        raise Unavailable(
+            f"{free:.0f} MB are free, {reserve_mb:.0f} MB are the reserve: nothing is taken in until then"
+        )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tasks.domain.errors import WrongUse
 from tasks.ledger import Ledger
+from tasks.receive.disk import enough
 from tasks.receive.intake import Intake, Outcome
 from tasks.receive.judge import Received
 from tasks.receive.params import Params
@@ -37,6 +38,8 @@ class Summary:
     annotations: int = 0
     quarantined: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
+    held: set[str] = field(default_factory=set)
+    """Reasons for which something is in quarantine, also when it was there before."""
     row_keys: set[str] = field(default_factory=set)
     """Study versions to which a file was added."""
 
@@ -47,10 +50,12 @@ class Summary:
             self.row_keys.add(str(outcome.row_key))
         elif outcome.outcome == "duplicate":
             self.duplicates += 1
+            self.held |= {outcome.reason} - {""}
         elif outcome.outcome == "annotation":
             self.annotations += 1
         elif outcome.outcome == "quarantined":
             self.quarantined[outcome.reason] += 1
+            self.held.add(outcome.reason)
         else:
             self.skipped[outcome.reason] += 1
 
@@ -76,6 +81,7 @@ def ingest(
     bad one. `move` empties the tree. What an earlier session left unfiled is filed first."""
     if not src.exists():
         raise WrongUse("there is nothing at the path to ingest")
+    enough(ledger.identified, params.disk_reserve_mb)
     recover(ledger)
     paths = [src] if src.is_file() else list(_walk(src))
     return _take_all(paths, ledger, site, origin, params, move, progress)
@@ -87,6 +93,7 @@ def watch_once(inbox: Path, ledger: Ledger, site: str, origin: str, params: Para
     A file is finished when it has not changed for `stable_seconds` and no process has it open for writing. The folder
     `annotations` is not read: `annotate` does."""
     inbox.mkdir(mode=0o700, parents=True, exist_ok=True)
+    enough(ledger.identified, params.disk_reserve_mb)
     recover(ledger, spool=False)
     keep_out = inbox / "annotations"
     paths = [path for path in _walk(inbox) if keep_out not in path.parents and _finished(path, params.stable_seconds)]
@@ -133,6 +140,8 @@ def _take_all(
                 spent += item.arrival.size if item.arrival else 0
                 if len(chunk) >= CHUNK or spent >= CHUNK_BYTES:
                     flush()
+            if number % (8 * CHUNK) == 0:
+                enough(ledger.identified, params.disk_reserve_mb)
             if progress is not None and (number % CHUNK == 0 or number == len(paths)):
                 progress(number, len(paths))
         flush()
@@ -161,23 +170,27 @@ def _open(
 
 
 def _members(path: Path, intake: Intake, site: str, origin: str, params: Params) -> Iterator[Received | Outcome]:
-    """The members of a zip medium, each a file of its own; a broken or locked archive is held as a whole."""
+    """The members of a zip medium, each a file of its own. An archive that is broken, locked or holds what is too large
+    to be taken is held as a whole beside what could be taken of it: no byte that came is lost."""
     limit = params.max_member_mb * 1e6
+    reason, detail = "", ""
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if member.is_dir():
                     continue
                 if member.flag_bits & 1:
-                    raise zipfile.BadZipFile("encrypted")
-                if member.file_size > limit:
-                    yield Outcome("skipped", reason="archive_member_too_large")
-                    continue
-                with archive.open(member) as handle:
-                    yield intake.write(handle.read(int(limit)), site, origin, durable=False)
+                    reason, detail = "bad_archive", "the zip is encrypted"
+                elif member.file_size > limit:
+                    reason, detail = "archive_member_too_large", "raise receive.max_member_mb, release this entry"
+                else:
+                    with archive.open(member) as handle:
+                        yield intake.stream(handle, site, origin)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        reason, detail = "bad_archive", "the zip cannot be read to its end"
+    if reason:
         received = intake.take(path, site, origin)
-        yield Received(received.path, received.sha256, site, origin, None, "bad_archive", "the zip cannot be read")
+        yield Received(received.path, received.sha256, site, origin, None, reason, detail)
 
 
 def _is_zip(path: Path) -> bool:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from tasks.ledger import Ledger
 from tasks.receive.disk import link, private, renamed, sync_file, sync_folder
@@ -29,6 +30,7 @@ from tasks.receive.spool import Spool, door_of
 
 IN_MEMORY = 64 << 20
 """Files up to this size (bytes) are read once and judged in memory."""
+BLOCK = 1 << 20
 SYNC_THREADS = 8
 Parts = Sequence[bytes | bytearray]
 
@@ -124,6 +126,23 @@ class Intake:
                 sync_file(path)
                 source.unlink()
         path.chmod(0o600)
+        return self.adopt(path, site, origin)
+
+    def stream(self, source: IO[bytes], site: str, origin: str) -> Received:
+        """Keep what can be read from `source`, however long it is. On disk when `sync` was called."""
+        start = source.read(IN_MEMORY)
+        if len(start) < IN_MEMORY:
+            return self.write(start, site, origin, durable=False)
+        path = self._place(site, origin)
+        partial = path.with_name(f"{path.name}.part")
+        try:
+            with open(partial, "xb") as handle:
+                handle.write(start)
+                shutil.copyfileobj(source, handle, BLOCK)
+            partial.chmod(0o600)
+            os.rename(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
         return self.adopt(path, site, origin)
 
     def adopt(self, path: Path, site: str, origin: str) -> Received:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import socket
 import ssl
 import struct
@@ -28,6 +27,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from tasks.domain.errors import Unavailable, WrongUse
 from tasks.domain.settings import Settings
 from tasks.ledger import Ledger
+from tasks.receive.disk import free_mb
 from tasks.receive.filer import Filer, OnStudy
 from tasks.receive.intake import Intake
 from tasks.receive.params import Params
@@ -190,8 +190,7 @@ class Receiver:
         hosts = self.peers.get(request.calling)
         if hosts and request.address not in hosts:
             return NOT_AUTHORIZED
-        disk = os.statvfs(self.intake.zone)
-        if disk.f_bavail * disk.f_frsize < self.params.disk_reserve_mb * 1e6 or self.filer.waiting > MOST_UNFILED:
+        if free_mb(self.intake.zone) < self.params.disk_reserve_mb or self.filer.waiting > MOST_UNFILED:
             return OUT_OF_RESOURCES
         site = self.sites.get(request.called, self.settings.site)
         meta = file_meta(request.sop_class, request.sop_uid, request.transfer_syntax)

@@ -11,9 +11,9 @@ import pydicom.data
 import pytest
 from dicom_files import dicom, stack, write_tree
 
-from tasks.domain.errors import WrongUse
+from tasks.domain.errors import Refused, Unavailable, WrongUse
 from tasks.ledger import Ledger
-from tasks.receive import Params, ingest, settle, watch_once
+from tasks.receive import Params, ingest, release, settle, show, watch_once
 
 
 def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -59,8 +59,44 @@ def test_a_broken_zip_and_a_bomb_are_no_end(ledger: Ledger, params: Params, tmp_
     tree = write_tree(tmp_path / "in", {"cut.zip": whole[: len(whole) // 2], "bomb.zip": bomb, "c": dicom(number=3)})
     summary = ingest(tree, ledger, "local", "hospital", params)
     assert summary.accepted == 2
-    assert summary.quarantined == {"bad_archive": 1}
-    assert summary.skipped == {"archive_member_too_large": 1}
+    assert summary.quarantined == {"bad_archive": 1, "archive_member_too_large": 1}
+    assert not summary.skipped
+
+
+def test_what_is_too_large_to_be_taken_is_kept_and_may_be_released(
+    ledger: Ledger, params: Params, tmp_path: Path, home: Path
+) -> None:
+    large = dicom(number=2, Rows=2400, Columns=2400, PixelData=bytes(2400 * 2400 * 2))
+    data = zipped({"small": dicom(number=1), "large": large})
+    write_tree(home / "identified" / "inbox", {"cd.zip": data})
+    summary = watch_once(home / "identified" / "inbox", ledger, "local", "hospital", params)
+    assert (summary.accepted, summary.quarantined) == (1, {"archive_member_too_large": 1})
+    assert not (home / "identified" / "inbox" / "cd.zip").exists()
+    [entry] = ledger.quarantine_entries()
+    assert entry.path is not None and entry.path.read_bytes() == data
+    assert show(ledger, entry.key)["releasable"]
+    release(ledger, entry.key, "an engineer", "max_member_mb is 4096 now")
+    assert ledger.quarantined() == {}
+    assert [version.n_files for version in ledger.current()] == [2]
+
+
+def test_an_archive_that_would_be_held_again_is_not_released(ledger: Ledger, params: Params, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "in", {"cut.zip": zipped({"a": dicom()})[:-30]})
+    ingest(tree, ledger, "local", "hospital", params)
+    [entry] = ledger.quarantine_entries()
+    with pytest.raises(Refused):
+        release(ledger, entry.key, "an engineer", "try again")
+    assert ledger.quarantined() == {"bad_archive": 1}
+
+
+def test_with_little_disk_nothing_is_taken_and_nothing_is_lost(
+    ledger: Ledger, params: Params, tmp_path: Path, home: Path
+) -> None:
+    write_tree(home / "identified" / "inbox", {"a": dicom()})
+    poor = params.model_copy(update={"disk_reserve_mb": 1e12})
+    with pytest.raises(Unavailable, match="reserve"):
+        watch_once(home / "identified" / "inbox", ledger, "local", "hospital", poor)
+    assert watch_once(home / "identified" / "inbox", ledger, "local", "hospital", params).accepted == 1
 
 
 def test_moving_empties_the_tree(ledger: Ledger, params: Params, tmp_path: Path, medium: dict[str, bytes]) -> None:
