@@ -51,11 +51,22 @@ def ingest(
     with bar(console, "received") as progress:
         summary = receive.ingest(src, ledger, settings.site, origin, params, progress=progress)
     receive.settle(ledger, params, force=True)
+    drawn = 0
+    if summary.annotations:
+        from flows.annotations import take_inbox
+
+        drawn = take_inbox(ledger, quiet_seconds=0.0)
     with giving(mapper, console):
         worked = arrive()
     now = ledger.quarantined()
     newly = {reason: count - held.get(reason, 0) for reason, count in now.items() if count > held.get(reason, 0)}
-    return {"files": summary.files, **worked, "quarantined": newly, "duplicates": summary.duplicates}
+    return {
+        "files": summary.files,
+        **worked,
+        "annotations": drawn,
+        "quarantined": newly,
+        "duplicates": summary.duplicates,
+    }
 
 
 @prefect.flow(name="arrive", persist_result=False)

@@ -17,13 +17,23 @@ from tasks.domain.errors import BadInput
 MAX_BYTES = 256 * 2**20
 """A table of clinical rows is never larger than this."""
 
-DateOrder = Literal["dmy", "mdy", "mixed", None]
-"""What a column says about its dates with slashes: day first, month first, both, or nothing."""
+DateOrder = Literal["dmy", "mdy", "ymd", "mixed", None]
+"""What a column says about the order in its dates: day, month or year first, orders that contradict, or nothing."""
 
 _SIDES = {"l": "L", "left": "L", "links": "L", "r": "R", "right": "R", "rechts": "R"}
 _ROMAN = {"I": "1", "II": "2", "III": "3", "IV": "4", "V": "5", "VI": "6"}
 _YES_NO = {"0": "0", "no": "0", "false": "0", "1": "1", "yes": "1", "true": "1"}
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_ENGLISH = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: n for n, name in enumerate(_ENGLISH, 1)} | {
+    "jän": 1,
+    "mär": 3,
+    "mrz": 3,
+    "mai": 5,
+    "okt": 10,
+    "dez": 12,
+}
+_AMBIGUOUS = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{2}|\d{4})(?!\d)")
+_TIME = r"[T ]+\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s?([AP]M)?(Z|[+-]\d{2}:?\d{2})?$"
 _EXCEL_DAY_0 = date(1899, 12, 30)
 
 
@@ -43,7 +53,7 @@ def read_csv(data: bytes) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     if lines and lines[0].strip().lower().startswith("sep="):  # Excel's own hint
         delimiter, first = lines[0].strip()[4:5] or None, 1
     header_line = next((line for line in lines[first:] if line.strip()), "")
-    delimiter = delimiter or max(",;\t", key=header_line.count)
+    delimiter = delimiter or max(",;\t|", key=header_line.count)
     reader = csv.reader(io.StringIO("".join(lines[first:]), newline=""), delimiter=delimiter)
     try:
         rows = [(reader.line_num + first, row) for row in reader if any(cell.strip() for cell in row)]
@@ -57,11 +67,17 @@ def read_csv(data: bytes) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         raise BadInput("doubled_column", f"column {', '.join(doubled)} has the name of an earlier column")
     table: list[tuple[int, dict[str, str]]] = []
     for number, row in rows[1:]:
-        cells = {name: row[n].strip() if n < len(row) else "" for n, name in enumerate(columns) if name}
+        cells = {name: _plain(row[n]) if n < len(row) else "" for n, name in enumerate(columns) if name}
         if any(cell.strip() for cell in row[len(columns) :]):
             cells[""] = "more cells than columns"  # a decimal comma in a file split at commas, most often
         table.append((number, cells))
     return columns, table
+
+
+def _plain(cell: str) -> str:
+    """Without the ="0815" by which people keep a spreadsheet from eating zeros."""
+    cell = cell.strip()
+    return cell[2:-1] if cell.startswith('="') and cell.endswith('"') else cell
 
 
 def _decode(data: bytes) -> str:
@@ -74,39 +90,63 @@ def _decode(data: bytes) -> str:
 
 
 def date_order(cells: list[str]) -> DateOrder:
-    """What all cells of a column together say about the order of day and month in dates with slashes."""
-    orders: set[DateOrder] = set()
+    """What all cells of a column together say about the order in dates with slashes, or with two digits of the year."""
+    possible: set[DateOrder] | None = None
     for cell in cells:
-        if match := re.match(r"^(\d{1,2})/(\d{1,2})/\d{4}", cell):
-            first, second = int(match[1]), int(match[2])
-            if first > 12 >= second:
-                orders.add("dmy")
-            elif second > 12 >= first:
-                orders.add("mdy")
-    return "mixed" if len(orders) > 1 else next(iter(orders), None)
+        if match := _AMBIGUOUS.match(cell.strip()):
+            fits = {order for order in _orders(match) if _in_order(match, order)}
+            possible = fits if possible is None else possible & fits if fits else possible
+    if possible is None:
+        return None
+    return "mixed" if not possible else next(iter(possible)) if len(possible) == 1 else None
 
 
 def parse_date(cell: str, order: DateOrder = None) -> date:
-    """ISO, DICOM (20260131), 31.01.2026, 31-Jan-2026, a spreadsheet's day number, or slashes where `order` is clear."""
-    text = re.sub(r"[T ]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?$", "", cell.strip())
+    """ISO, DICOM (20260131), 31.01.2026, 31-Jan-2026, January 31, 2026, a spreadsheet's day number; with slashes or two
+    digits of the year where it can be but one day, or where `order` (that of the column) is clear."""
+    text = re.sub(_TIME, "", cell.strip(), flags=re.IGNORECASE)
     if (match := re.fullmatch(r"(\d{4})([-/.]?)(\d{1,2})\2(\d{1,2})", text)) and (match[2] or len(text) == 8):
         return _day(int(match[1]), int(match[3]), int(match[4]))
-    if match := re.fullmatch(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", text):
+    if match := re.fullmatch(r"(\d{1,2})\.\s?(\d{1,2})\.\s?(\d{4})", text):
         return _day(int(match[3]), int(match[2]), int(match[1]))
-    match = re.fullmatch(r"(\d{1,2})[- ]([A-Za-z]{3})[a-z]*[- ](\d{4})", text)
+    match = re.fullmatch(r"(\d{1,2})\.?[- ]([^\W\d]{3})[^\W\d]*\.?,?[- ](\d{4})", text)
     if match and match[2].lower() in _MONTHS:
-        return _day(int(match[3]), _MONTHS.index(match[2].lower()) + 1, int(match[1]))
-    if match := re.fullmatch(r"(\d{5})(\.0+)?", text):
+        return _day(int(match[3]), _MONTHS[match[2].lower()], int(match[1]))
+    match = re.fullmatch(r"([^\W\d]{3})[^\W\d]*\.?[- ](\d{1,2}),?[- ](\d{4})", text)
+    if match and match[1].lower() in _MONTHS:
+        return _day(int(match[3]), _MONTHS[match[1].lower()], int(match[2]))
+    if match := re.fullmatch(r"(\d{5})([.,]\d+)?", text):
         number = _EXCEL_DAY_0 + timedelta(days=int(match[1]))
         return _day(number.year, number.month, number.day)
-    if match := re.fullmatch(r"(\d{1,2})/(\d{1,2})/(\d{4})", text):
-        first, second = int(match[1]), int(match[2])
-        if order == "dmy" or first > 12 or first == second:
-            return _day(int(match[3]), second, first)
-        if order == "mdy" or second > 12:
-            return _day(int(match[3]), first, second)
-        raise ValueError("may be day/month or month/day; write the year first (2026-01-31)")
+    if match := _AMBIGUOUS.fullmatch(text):
+        fits = {o: day for o in _orders(match) if (day := _in_order(match, o))}
+        if order in fits:
+            return fits[order]
+        if len(set(fits.values())) == 1:
+            return next(iter(fits.values()))
+        if not fits:
+            return _day(0, 0, 0)
+        if len(match[4]) == 4:
+            raise ValueError("may be day/month or month/day; write the year first (2026-01-31)")
     raise ValueError("is not a date that can be read for sure; write the year first (2026-01-31)")
+
+
+def _orders(match: re.Match[str]) -> tuple[DateOrder, ...]:
+    """The orders in which such a date is written at all: month first never with dots, year first never with slashes."""
+    if len(match[4]) == 4:
+        return ("dmy", "mdy")
+    return {".": ("dmy", "ymd"), "/": ("dmy", "mdy"), "-": ("dmy", "mdy", "ymd")}[match[2]]  # type: ignore[return-value]
+
+
+def _in_order(match: re.Match[str], order: DateOrder) -> date | None:
+    """The day in that order; None when there is none that a hospital may write."""
+    parts = dict(zip(str(order), (match[1], match[3], match[4]), strict=True))
+    for century in (2000, 1900) if len(parts["y"]) < 4 else (0,):
+        try:
+            return _day(century + int(parts["y"]), int(parts["m"]), int(parts["d"]))
+        except ValueError:
+            continue
+    return None
 
 
 def _day(year: int, month: int, day: int) -> date:

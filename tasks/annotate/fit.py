@@ -23,6 +23,9 @@ MIRRORS = [np.diag([*signs, 1.0]) for signs in ((-1, -1, 1), (-1, 1, 1), (1, -1,
 
 HALF = 0.5 - 1e-4
 
+LATTICE_VOXELS = 0.1
+"""Voxels of a box that was cut out of a series lie on the series' own, within this share of one."""
+
 MARGIN = 2
 """Empty voxels around a mask before it is interpolated."""
 
@@ -79,7 +82,7 @@ def on_series(meta: dict[str, Any], series: dict[str, Any] | None, tolerance: fl
     shape = [int(n) for n in series["shape"]]
     affine = np.array(claimed["affine"], dtype=np.float64)
     apart = _apart(affine, claimed["shape"], own, shape)
-    if apart <= tolerance or (cropped and _off_lattice(affine, claimed["shape"], own, shape) <= tolerance):
+    if apart <= tolerance or (cropped and _off_lattice(affine, claimed["shape"], own, shape) <= LATTICE_VOXELS):
         return
     for mirror in MIRRORS:
         if _apart(mirror @ affine, claimed["shape"], own, shape) <= tolerance:
@@ -95,14 +98,13 @@ def _apart(affine: NDArray, shape: list[int], own: NDArray, own_shape: list[int]
 
 
 def _off_lattice(affine: NDArray, shape: list[int], own: NDArray, own_shape: list[int]) -> float:
-    """Largest distance in mm from the centre of a corner voxel to the nearest voxel centre of the own grid."""
+    """Largest distance in voxels from the centre of a corner voxel to the nearest one of the own grid."""
     index = np.array(list(product(*[(0, n - 1) for n in shape])), dtype=np.float64)
     to_own = np.linalg.inv(own) @ affine
     there = index @ to_own[:3, :3].T + to_own[:3, 3]
+    steps = np.sort(np.linalg.norm(to_own[:3, :3], axis=0)) - 1  # the same voxels, not every second of finer ones
     nearest = np.clip(np.round(there), 0, np.array(own_shape) - 1)
-    sizes = np.sort(np.linalg.norm(affine[:3, :3], axis=0)) - np.sort(np.linalg.norm(own[:3, :3], axis=0))
-    steps = float(np.abs(sizes).max()) * max(shape)  # the same voxels, not every second of finer ones
-    return max(float(np.linalg.norm((there - nearest) @ own[:3, :3].T, axis=1).max()), steps)
+    return max(float(np.abs(there - nearest).max()), float(np.abs(steps).max()) * max(shape))
 
 
 def _corners(affine: NDArray, shape: list[int]) -> NDArray[np.float64]:

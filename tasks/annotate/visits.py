@@ -9,6 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+EXCEL_1904_DAYS = 1462
+"""Between the first days of a spreadsheet's two calendars."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -92,7 +95,12 @@ class Visits:
             if day is not None and on is not None:
                 apart = abs((day - on).days + same[owner])
                 if apart > self.window:
-                    return Place(None, f"its date is {apart:g} days from its study")
+                    why = (
+                        " (its spreadsheet counts days from 1904)"
+                        if abs(apart - EXCEL_1904_DAYS) <= self.window
+                        else ""
+                    )
+                    return Place(None, f"its date is {apart:g} days from its study{why}")
             return _side(self.hips_of_study(study), side)
         if not any(other in self.first for other in same):
             return Place(None, "its patient has not arrived", waits=True)

@@ -11,7 +11,25 @@ HEADER = "patient_id,study_instance_uid,visit_date,side,reader,arco,jic,collapse
 
 @pytest.mark.parametrize(
     "written",
-    ["2021-03-04", "20210304", "2021/03/04", "04.03.2021", "4.3.2021", "4-Mar-2021", "2021-03-04 00:00:00", "44259"],
+    [
+        "2021-03-04",
+        "20210304",
+        "2021/03/04",
+        "04.03.2021",
+        "4.3.2021",
+        "4-Mar-2021",
+        "2021-03-04 00:00:00",
+        "44259",
+        "44259,41667",
+        "44259.0",
+        "March 4, 2021",
+        "4. März 2021",
+        "Mar-4-2021",
+        "04.03.2021 9:15",
+        "2021-03-04T09:15:00Z",
+        "04.03.2021 09:15:30 AM",
+        "04. 03. 2021",
+    ],
 )
 def test_dates_that_are_clear(written: str) -> None:
     assert cells.parse_date(written) == date(2021, 3, 4)
@@ -26,6 +44,9 @@ def test_dates_that_are_clear(written: str) -> None:
         ("2121-02-03", "in the future"),
         ("1821-02-03", "before 1950"),
         ("soon", "not a date"),
+        ("45/45/21", "not a day of the calendar"),
+        ("03-04-21", "not a date"),
+        ("4 Foo 2021", "not a date"),
     ],
 )
 def test_dates_that_are_not(written: str, reason: str) -> None:
@@ -37,6 +58,10 @@ def test_one_clear_date_with_slashes_tells_for_its_column() -> None:
     order = cells.date_order(["03/04/2021", "25/04/2021"])
     assert cells.parse_date("03/04/2021", order) == date(2021, 4, 3)
     assert cells.date_order(["03/04/2021", "04/25/2021"]) == "mdy"
+    assert cells.date_order(["03.04.21", "31.12.20"]) == "dmy"  # 2031 is to come, 1931 long gone
+    assert cells.parse_date("03.04.21", "dmy") == date(2021, 4, 3) == cells.parse_date("21-04-03", "ymd")
+    assert cells.parse_date("31.12.87") == date(1987, 12, 31) and cells.parse_date("4/25/21") == date(2021, 4, 25)
+    assert cells.date_order(["03.04.21", "04.05.22"]) is None
     mixed = cells.date_order(["25/04/2021", "04/25/2021"])
     with pytest.raises(ValueError, match="day/month"):
         cells.parse_date("03/04/2021", mixed)
@@ -85,6 +110,12 @@ def test_decimal_commas_where_cells_are_split_at_semicolons() -> None:
     good, refused, _ = clinical.read("labels", text.encode(), "labels.csv")
     assert not refused
     assert good[0][0] == 3 and good[0][1].labels() == {"collapse_mm": "1.5"}
+
+
+def test_zeros_that_people_keep_from_a_spreadsheet() -> None:
+    text = 'patient_id|side|date|treatment\n"=""0815"""|L|2021-03-04|observation\n'
+    good, refused, _ = clinical.read("treatments", text.encode(), "treatments.csv")
+    assert good[0][1].patient_id == "0815" and not refused
 
 
 def test_a_refusal_names_row_column_and_reason_and_nothing_else() -> None:
