@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.domain.hip import RESEARCH_ONLY
-from tasks.evaluate import censoring, cohort, cox, exclusions, figures, needed, privacy, rows, scores
+from tasks.evaluate import attribution, censoring, cohort, cox, exclusions, figures, needed, privacy, rows, scores
 from tasks.evaluate.params import Params
 from tasks.store.files import replacing, write_json, write_text
 from tasks.store.items import Mapper
@@ -37,6 +37,7 @@ def run(params: Params, mapper: Mapper) -> None:
         _csv(FOLDER / f"{name}.csv", table)
     write_text(FOLDER / "flow.svg", exclusions.diagram(entries, params.suppress_below))
     figures.draw(primary_rows, report, report["baselines"], tables["decision"], params, FOLDER)
+    attribution.write(params.explain_hips, params.resamples, FOLDER)
     log.info(
         "%s: AUC %s, %d events in %d hip-visits of %d patients. %s",
         report["population"],

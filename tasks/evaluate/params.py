@@ -35,6 +35,8 @@ class Params(Section):
     """Fewer events, or fewer non-events, than this are said to be few."""
     suppress_below: Annotated[int, Field(ge=0)]
     """Counts of patients from 1 to below this are not written to exported tables."""
+    explain_hips: Annotated[int, Field(ge=0)]
+    """Patients of whom one hip-visit is explained by Grad-CAM; 0: none."""
     times: tuple[PositiveFloat, ...]
     """Days after the visit at which discrimination is given with censoring weights; the horizon always is."""
     cox: Cox

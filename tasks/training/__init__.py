@@ -5,6 +5,7 @@
 `augment`     random change on the device
 `losses`      losses that pass over what nobody labelled
 `loop`        the one training loop
+`memory`      what a step frees is kept for the next one
 `checkpoint`  state of a fit in one file, from which it goes on to the same bits
 `models`      weights and their record on disk: safetensors beside JSON
 `progress`    run.jsonl, which flows mirror to MLflow

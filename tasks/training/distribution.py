@@ -11,6 +11,7 @@ is dealt out item by item. All processes see the same files.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
@@ -145,6 +146,7 @@ def _announce(order: tuple[Callable[[Any], Any], list[Any]] | None) -> Any:
 
 
 def _work_along() -> None:
+    logging.getLogger("osteoflow").setLevel(logging.WARNING)  # the first process tells how it goes
     while (order := _announce(None)) is not None:
         _round(*order)
 

@@ -24,6 +24,7 @@ def params() -> Params:
         thresholds=(0.05, 0.6, 0.05),
         small_events=20,
         suppress_below=5,
+        explain_hips=3,
         times=(182, 730),
         cox={"covariates": ("lesion_fraction", "kerboul_deg"), "penalizer": 0.1, "min_events": 5},
         age_bands=(40, 60),

@@ -1,0 +1,233 @@
+"""A training step from stored hips beside the peers' bare steps, and what ten networks would take.
+
+On CPU: one thread, images per CPU second, fp32, channels_last, medians of rounds that take turns (the machines are
+noisy). `ours_end_to_end` is `tasks.compare`'s own fit: hip files read, sliced, augmented, AdamW, clipping, averaged
+weights, BatchNorm settled. The peers get ready-made batches in memory and do nothing but their step: torchvision's
+reference recipe (SGD, momentum, NCHW as it comes) and timm's (channels_last), where timm is installed.
+
+On a GPU: batch 512, bf16, compiled with CUDA graphs, images per second of wall time, and the bytes of the
+memory-traffic count moved per second as a share of a device copy measured in the same run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import multiprocessing
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torchvision
+import yaml
+from torch import Tensor, nn
+
+from tasks.compare import fold
+from tasks.compare.params import Params
+from tasks.domain.hip import ROLES
+from tasks.nets.encoder import SliceClassifier
+from tasks.store import hips
+from tasks.training import augment, loop
+
+NETWORK, DEPTH = "mobilenet_v3_large", 12
+MB_PER_IMAGE = {"train": 125.0, "infer": 22.2}
+"""At 224 pixels in bf16, with pointwise operations fused: what must move through memory whatever the code."""
+COHORT = {"slices": 630, "epochs": 10, "px": 112}
+"""On which ten networks are extrapolated, for one fold."""
+
+
+def run() -> dict[str, object]:
+    gpu = torch.cuda.is_available()
+    torch.set_num_threads(1)
+    logging.getLogger("osteoflow").setLevel(logging.WARNING)
+    size, batch, steps = (224, 512, 60) if gpu else (224, 32, 4)
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["OSTEOFLOW_HOME"] = place
+        job = _job(Path(place), size, batch, steps, gpu)
+        contestants: dict[str, Callable[[], float]] = {"ours_end_to_end": lambda: _fit(job)}
+        contestants["torchvision_reference"] = _peer(torchvision.models.get_model(NETWORK, num_classes=1), size, batch)
+        if (model := _timm()) is not None:
+            contestants["timm"] = _peer(model, size, batch, channels_last=True)
+        rounds = [{name: one() for name, one in contestants.items()} for _ in range(3)]
+        train = {name: round(statistics.median(each[name] for each in rounds), 1) for name in contestants}
+        best = max(value for name, value in train.items() if name != "ours_end_to_end")
+        found: dict[str, object] = {
+            "device": torch.cuda.get_device_name() if gpu else "no GPU at hand: small, on one CPU thread",
+            "network": NETWORK, "px": size, "batch": batch, "train_img_per_s": train,
+            "timm": "measured" if "timm" in train else "not installed",
+            "train_to_best_peer": round(train["ours_end_to_end"] / best, 3),
+            "train_to_best_peer_rounds": [
+                round(one["ours_end_to_end"] / max(v for k, v in one.items() if k != "ours_end_to_end"), 3)
+                for one in rounds
+            ],
+            "input_share_of_step": round(_input_share(job, batch, train["ours_end_to_end"]), 4),
+            "infer_bf16_img_per_s": round(_infer(size, 512 if gpu else 32, "bf16"), 1),
+            "infer_fp32_img_per_s": round(_infer(size, 512 if gpu else 32, "fp32"), 1),
+        }  # fmt: skip
+        if gpu:
+            found |= _traffic(train["ours_end_to_end"], float(str(found["infer_bf16_img_per_s"])))
+        else:
+            found["ten_networks"] = _ten(job)
+    return found
+
+
+def _job(place: Path, size: int, batch: int, steps: int, gpu: bool) -> fold.Job:
+    """Hips of noise in real files, and a comparison of one network on them: the last one is left out."""
+    count = batch * steps // DEPTH + 2
+    rng = np.random.default_rng(0)
+    grid = {"shape": [DEPTH, 112, 112], "spacing": [4.0, 0.8, 0.8]}
+    paths, rows = [], []
+    for visit in range(count):
+        tensors = {name: rng.integers(0, 65535, grid["shape"], dtype=np.uint16) for name in ROLES}
+        meta = {"scale": {name: [2e-5, 0.0] for name in ROLES}, "grids": dict.fromkeys(ROLES, grid)}
+        paths.append(str(place / f"{visit}.safetensors"))
+        hips.write(Path(paths[-1]), hips.HipFile(tensors, meta))
+        out = "1" if visit == count - 1 else "0"
+        rows += [(f"h{visit}", f"s{visit}", out, visit, i, float(i % 2)) for i in range(1 if out == "1" else DEPTH)]
+    table = pd.DataFrame(rows, columns=["hip_visit", "subject", "fold", "visit", "slice", "label"])
+    section = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))["compare"]
+    section |= {"networks": [NETWORK], "size_px": size}
+    section["recipe"] |= {"epochs": 1, "batch": batch, "settle": 0, "checkpoint_steps": 0, "ema": 0.98}
+    section["recipe"]["compile"] = "max-autotune" if gpu else "off"
+    return fold.Job(Params.model_validate(section), NETWORK, "1", 0, tuple(paths), table, "bench", "bench")
+
+
+def _clock() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def _fit(job: fold.Job) -> float:
+    """Images per second of a whole fit, hip files included; on a GPU once it is compiled (a second epoch's rate)."""
+    fold.sliced.images.cache_clear()
+    start = _clock()
+    result = fold.fit_fold(job)
+    if torch.cuda.is_available():
+        return float(result["speed"]["train_items_per_s"])
+    return result["steps"] * job.params.recipe.batch / (_clock() - start)
+
+
+def _peer(model: nn.Module, size: int, batch: int, channels_last: bool = False) -> Callable[[], float]:
+    where, layout = loop.device(), torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(where).to(memory_format=layout).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    images = torch.rand(batch, 3, size, size, device=where).contiguous(memory_format=layout)
+    target = torch.rand(batch, device=where).round()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with loop.autocast("auto", where):
+            loss = nn.functional.binary_cross_entropy_with_logits(model(images)[:, 0].float(), target)
+        loss.backward()
+        optimizer.step()
+
+    step()  # warm
+
+    def throughput(steps: int = 20 if torch.cuda.is_available() else 3) -> float:
+        start = _clock()
+        for _ in range(steps):
+            step()
+        return steps * batch / (_clock() - start)
+
+    return throughput
+
+
+def _timm() -> nn.Module | None:
+    try:
+        import timm
+    except ImportError:
+        return None
+    model: nn.Module = timm.create_model("mobilenetv3_large_100", num_classes=1)
+    return model
+
+
+def _input_share(job: fold.Job, batch: int, rate: float) -> float:
+    """Time to take and augment a batch, of the time that a whole step takes."""
+    stack = fold.sliced.images(job.paths, job.params.size_px, job.fingerprint).to(loop.device())
+    visits = torch.arange(batch, device=loop.device()) % len(stack.scale)
+    generator = torch.Generator(loop.device()).manual_seed(0)
+
+    def make() -> Tensor:
+        images = stack.take(visits, (visits % DEPTH)[:, None])[:, 0]
+        keep = augment.drop_channels(stack.present[visits], 0.1, generator)
+        images, _ = augment.augment(images * keep[:, :, None, None], job.params.augment, generator)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    make()
+    times = []
+    for _ in range(5):
+        start = _clock()
+        make()
+        times.append(_clock() - start)
+    return statistics.median(times) / (batch / rate)
+
+
+@torch.inference_mode()
+def _infer(size: int, batch: int, precision: str) -> float:
+    where = loop.device()
+    model = loop.prepare(SliceClassifier(NETWORK, 3, 0.0), where).eval()
+    images = torch.rand(batch, 3, size, size, device=where).contiguous(memory_format=torch.channels_last)
+    run: Any = torch.compile(model, mode="max-autotune") if where.type == "cuda" else model
+    times = []
+    for _ in range(7):
+        start = _clock()
+        with loop.autocast(precision, where):
+            run(images)
+        times.append(_clock() - start)
+    return batch / statistics.median(times[2:])
+
+
+def _traffic(train: float, infer: float) -> dict[str, object]:
+    """Bytes that the count says were moved, as a share of a copy within the device."""
+    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    target.copy_(source)
+    start = _clock()
+    for _ in range(20):
+        target.copy_(source)
+    copied = 2 * 20 * source.numel() / (_clock() - start)
+    return {
+        "device_copy_gb_per_s": round(copied / 1e9),
+        "train_share_of_copy": round(train * MB_PER_IMAGE["train"] * 1e6 / copied, 3),
+        "infer_share_of_copy": round(infer * MB_PER_IMAGE["infer"] * 1e6 / copied, 3),
+    }
+
+
+def _ten(job: fold.Job) -> dict[str, object]:
+    """Each network of params.yaml for some steps at 112 pixels in a process of its own; the whole by proportion."""
+    section = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))["compare"]
+    rates: dict[str, float] = {}
+    peak = 0.0
+    for network in section["networks"]:
+        here, there = multiprocessing.get_context("fork").Pipe(duplex=False)
+        process = multiprocessing.get_context("fork").Process(target=_one, args=(job, network, there))
+        process.start()
+        rate, memory = here.recv()
+        process.join()
+        rates[network], peak = round(rate, 1), max(peak, memory)
+    images = COHORT["slices"] * COHORT["epochs"]
+    return {
+        **COHORT,
+        "train_img_per_cpu_s": rates,
+        "cpu_minutes_per_fold": round(sum(images / rate for rate in rates.values()) / 60, 1),
+        "peak_memory_gb": round(peak, 2),
+    }
+
+
+def _one(job: fold.Job, network: str, told: Any) -> None:
+    recipe = job.params.recipe.model_copy(update={"batch": 16})
+    params = job.params.model_copy(update={"size_px": COHORT["px"], "recipe": recipe})
+    table = job.slices[(job.slices["visit"] < 6) | (job.slices["fold"] == "1")]
+    one = dataclasses.replace(job, params=params, network=network, slices=table, fingerprint=network)
+    rate = fold.fit_fold(one)["speed"]["train_items_per_s"]
+    told.send((rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9))
