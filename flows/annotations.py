@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flows.policy import LAST_LABEL
 from tasks.annotate import intake
 from tasks.domain.errors import BadInput
 from tasks.domain.settings import Settings
@@ -37,6 +38,8 @@ def take(src: Path, origin: str = "hospital", site: str | None = None, partial: 
         partial=partial,
     ).as_dict()  # fmt: skip
     counts = found.pop("counts")
+    if sum(counts.values()):
+        Ledger.open().remember(LAST_LABEL, str(sum(counts.values())))
     return {"import": found["import"], "existing": found["existing"], **counts, "accepted": sum(counts.values()),
             "refused": found["refused"], "notes": found["notes"]}  # fmt: skip
 
@@ -50,7 +53,10 @@ def take_inbox(ledger: Ledger, quiet_seconds: float) -> int:
         summary = intake(
             folder, keys=Keys.open(), site=site, identified=settings.identified, origin=origin, only=frozenset(paths)
         )
-        taken += 0 if summary.existing else sum(summary.counts.values())
+        fresh = 0 if summary.existing else sum(summary.counts.values())
+        if fresh:
+            ledger.remember(LAST_LABEL, str(fresh))
+        taken += fresh
         for path in paths:  # what came meanwhile waits for the next look
             reasons = summary.left.get(path.relative_to(folder).as_posix())
             if reasons:

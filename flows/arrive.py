@@ -13,17 +13,20 @@ import logging
 import os
 import platform
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import prefect
+from prefect.context import FlowRunContext
 from rich.console import Console
 
 from flows import known
 from flows.given import Given, giving
 from flows.progress import bar
 from tasks import anonymize, receive, standardize
-from tasks.domain.errors import WrongUse
+from tasks.domain.errors import Unavailable, WrongUse
 from tasks.domain.params import load
 from tasks.domain.settings import Settings
 from tasks.ledger import STATES, Ledger, StudyVersion
@@ -34,7 +37,8 @@ from tasks.store.items import Mapper
 
 log = logging.getLogger("osteoflow.arrive")
 
-HINT = "osteoflow.study.complete"
+P, T = ParamSpec("P"), TypeVar("T")
+
 LEASE_S = 600.0
 """A worker that dies gives its studies back after this long."""
 CHUNK = 64
@@ -76,13 +80,14 @@ def arrive() -> dict[str, int]:
         ledger = Ledger.open()
         receive.settle(ledger, load("receive", receive.Params))
         ledger.release_leases(_is_gone)
-        owner = f"{platform.node()}:{os.getpid()}"
+        owner = _owner()
         done = 0
         while True:
             versions = ledger.lease(limit=CHUNK, owner=owner, seconds=LEASE_S)
             if not versions:
                 break
-            made = prepare_studies(ledger, versions, given)
+            with _kept(ledger, [version.row_key for version in versions], owner):
+                made = prepare_studies(ledger, versions, given)
             done += len(made)
         # What a dataset run has finished with has out-of-fold estimates; `osteoflow score` does those too.
         scored = len({row["study"] for row in score_new(ledger, given, ("complete", "claimed"))})
@@ -95,32 +100,60 @@ def sweep() -> dict[str, int]:
     return arrive()
 
 
-def hint(row_key: str) -> None:
-    """Tell Prefect that a study is complete. Never blocks and never fails: the sweep is what must work."""
+# ---- leases ---------------------------------------------------------------------------------------------------------
 
-    def emit() -> None:
-        try:
-            from prefect.events import emit_event
 
-            emit_event(event=HINT, resource={"prefect.resource.id": f"osteoflow.study.{row_key}"})
-        except Exception:  # noqa: BLE001 - a hint that is lost is found by the sweep
-            log.debug("the hint for %s was lost", row_key)
-
-    threading.Thread(target=emit, daemon=True).start()
+def _owner() -> str:
+    """This process, told apart from a later one with the same number (in a container it often has)."""
+    return f"{platform.node()}:{os.getpid()}:{_started(os.getpid())}"
 
 
 def _is_gone(owner: str) -> bool:
     """Whether the process that holds a lease has died; one of another machine is waited for until its lease expires."""
-    host, _, pid = owner.rpartition(":")
+    host, _, rest = owner.partition(":")
+    pid, _, started = rest.partition(":")
     if host != platform.node() or not pid.isdigit():
         return False
+    now = _started(int(pid))
+    return now == "" or now != started
+
+
+def _started(pid: int) -> str:
+    """When a process began, in ticks since the machine did; '' when there is none."""
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        return "" if Path("/proc/self").exists() else "unknown"
+    except (OSError, IndexError):
+        return "unknown"
+
+
+@contextmanager
+def _kept(ledger: Ledger, row_keys: list[str], owner: str) -> Iterator[None]:
+    """The leases are extended while the work goes on, however long it takes."""
+    ended = threading.Event()
+
+    def extend() -> None:
+        while not ended.wait(LEASE_S / 4):
+            try:
+                for row_key in row_keys:
+                    ledger.extend_lease(row_key, owner, LEASE_S)
+            except Unavailable:
+                log.debug("leases could not be extended now")
+
+    thread = threading.Thread(target=extend, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _task(name: str, function: Callable[P, T]) -> Callable[P, T]:
+    """A Prefect task in a Prefect flow; the function itself when the flow runs without Prefect."""
+    if FlowRunContext.get() is None:
+        return function
+    return prefect.task(name=name, persist_result=False)(function)
 
 
 # ---- anonymize, verify, standardize ---------------------------------------------------------------------------------
@@ -129,7 +162,7 @@ def _is_gone(owner: str) -> bool:
 def prepare_studies(ledger: Ledger, versions: list[StudyVersion], given: Given) -> list[str]:
     """Two Prefect tasks over a chunk of studies, each mapped over the pool; row keys of what went through."""
     keys = [version.row_key for version in versions]
-    rows = prefect.task(name="anonymize", persist_result=False)(_anonymize_all)(keys)
+    rows = _task("anonymize", _anonymize_all)(keys)
     passed: list[str] = []
     fresh: list[dict[str, Any]] = []
     for row_key, made in zip(keys, rows, strict=True):
@@ -139,7 +172,7 @@ def prepare_studies(ledger: Ledger, versions: list[StudyVersion], given: Given) 
         else:
             passed.append(row_key)
             fresh += made
-    prefect.task(name="standardize", persist_result=False)(_standardize_all)(sorted({r["study"] for r in fresh}))
+    _task("standardize", _standardize_all)(sorted({r["study"] for r in fresh}))
     for row_key in passed:
         ledger.mark_arrived(row_key)
     return passed
@@ -201,7 +234,7 @@ def score_new(ledger: Ledger, given: Given, states: tuple[str, ...] = STATES) ->
 
     keys = Keys.open()
     studies = {keys.uid(version.study_uid): version.row_key for version in waiting}
-    rows = prefect.task(name="score", persist_result=False)(_score_studies)(sorted(studies), champion.number)
+    rows = _task("score", _score_studies)(sorted(studies), champion.number)
     for row_key in studies.values():
         ledger.mark_scored(row_key, str(champion.number))
     return rows

@@ -29,6 +29,7 @@ def prepare(root: Path | None = None) -> Settings:
         "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.sqlite'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -18,6 +18,8 @@ import yaml
 from rich.table import Table
 
 from flows import lineage
+from flows.policy import alarms
+from flows.supervise import serving
 from flows.verify import cache_file
 from tasks.domain.errors import WrongUse
 from tasks.domain.hip import RESEARCH_ONLY
@@ -46,7 +48,6 @@ def status() -> dict[str, Any]:
             models[alias] = found.number if found else None
         tainted = {str(v.number): v.tags["tainted"] for v in tracking.versions() if v.tags.get("tainted")}
     free = shutil.disk_usage(settings.home)
-    last_study = ledger.last_study_at()
     return {
         "studies": ledger.counts(),
         "quarantine": ledger.quarantined(),
@@ -58,23 +59,23 @@ def status() -> dict[str, Any]:
             "ended": _iso(last.get("ended")), "batch": last.get("batch"), "lineage": last.get("lineage"),
         } if last else {},
         "waiting_for": ledger.waiting_for(),
-        "alarms": _alarms(last_study),
+        "alarms": alarms(ledger),
+        "oldest_waiting": _oldest(ledger),
+        "serving": serving(settings),
         "series_rejected": _rejected(),
-        "not_reanonymizable": _frozen(),
+        "not_reanonymizable": max(_frozen(), ledger.purged_studies()),
         "drift": _drift(),
         "disk": {"free_gb": round(free.free / 1e9, 1), "home_gb": round(_size(settings.home) / 1e9, 2)},
     }  # fmt: skip
 
 
-def _alarms(last_study: float | None) -> list[str]:
-    from flows.watch import Params
-    from tasks.domain.params import load
-
-    days = load("retrain", Params).silence_days
-    if last_study is None:
-        return []
-    silent = (datetime.now(UTC).timestamp() - last_study) / 86400
-    return [f"no study for {silent:.0f} days (alarm after {days:.0f})"] if silent > days else []
+def _oldest(ledger: Ledger) -> dict[str, Any] | None:
+    """The study that has waited longest: an opaque key and hours, never the day on which it came."""
+    found = ledger.oldest_waiting()
+    if found is None:
+        return None
+    hours = round((datetime.now(UTC).timestamp() - found["since"]) / 3600, 1)
+    return {"row_key": found["row_key"], "state": found["state"], "hours": hours, "waiting": found["waiting"]}
 
 
 def _rejected() -> dict[str, int]:
@@ -122,6 +123,11 @@ def status_tables(found: dict[str, Any]) -> list[Any]:
         rest.add_row("tainted model", f"{number}: {reason}")
     if found["annotations"]:
         rest.add_row("annotations", json.dumps(found["annotations"]))
+    if (oldest := found["oldest_waiting"]) is not None:
+        why = f" ({oldest['waiting']})" if oldest["waiting"] else ""
+        rest.add_row("oldest waiting", f"{oldest['row_key']}: {oldest['state']} for {oldest['hours']} h{why}")
+    for name, said in found["serving"].items():
+        rest.add_row(f"serve: {name}", said)
     for alarm in found["alarms"]:
         rest.add_row("alarm", alarm)
     if found["series_rejected"]:

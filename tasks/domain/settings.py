@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -24,6 +25,10 @@ class Settings(BaseSettings):
     dicom_tls_key: Path | None = None
     dicom_tls_ca: Path | None = None
     """PEM files: with a certificate, C-STORE speaks TLS only; with a CA, senders need a certificate of it."""
+    dicom_sites: str = ""
+    """Further titles that are answered, each the door of a site: `AET=site`, separated by commas."""
+    origin: Literal["hospital", "phantom"] = "hospital"
+    """What everything that is received is: `phantom` for a rehearsal."""
     orthanc_url: str | None = None
     dicomweb_url: str | None = None
     """http(s)://[user:password@]host:port/…, an Orthanc whose changes are followed, a DICOMweb origin server that is

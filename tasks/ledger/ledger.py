@@ -65,6 +65,7 @@ class Ledger:
     complete = studies.complete
 
     # The arrival loop
+    ready = studies.ready
     lease = studies.lease
     extend_lease = studies.extend_lease
     release_lease = studies.release_lease
@@ -72,6 +73,8 @@ class Ledger:
     mark_arrived = studies.mark_arrived
     mark_scored = studies.mark_scored
     mark_purged = studies.mark_purged
+    purged_studies = studies.purged_studies
+    done_before = studies.done_before
     unscored = studies.unscored
 
     # Quarantine
@@ -97,10 +100,12 @@ class Ledger:
     start_run = runs.start_run
     end_run = runs.end_run
     last_run = runs.last_run
+    run_seconds_since = runs.run_seconds_since
     remember = runs.remember
     recall = runs.recall
     remembered_at = runs.remembered_at
     new_hips_since = runs.new_hips_since
     oldest_waiting = runs.oldest_waiting
+    first_study_at = runs.first_study_at
     last_study_at = runs.last_study_at
     waiting_for = runs.waiting_for

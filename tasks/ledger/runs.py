@@ -49,6 +49,13 @@ def last_run(self: Ledger, status: str | None = None) -> dict[str, Any] | None:
     return None if row is None else dict(row._mapping)
 
 
+def run_seconds_since(self: Ledger, when: float) -> float:
+    """Seconds that runs which ended after `when` have taken."""
+    query = select(func.sum(runs.c.ended - runs.c.started)).where(runs.c.ended > when)
+    with reading(self.engine) as conn:
+        return float(conn.execute(query).scalar() or 0.0)
+
+
 def remember(self: Ledger, name: str, value: str) -> None:
     """Keep a small thing under `name` (the position of a feed), with the time."""
     with writing(self.engine) as conn:
@@ -90,6 +97,11 @@ def last_study_at(self: Ledger) -> float | None:
     """When the last file came."""
     with reading(self.engine) as conn:
         return conn.execute(select(func.max(studies.c.last_received))).scalar()
+
+
+def first_study_at(self: Ledger) -> float | None:
+    with reading(self.engine) as conn:
+        return conn.execute(select(func.min(studies.c.first_received))).scalar()
 
 
 def waiting_for(self: Ledger) -> str:

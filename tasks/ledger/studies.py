@@ -190,6 +190,29 @@ def lease(
     return _load(self, studies.c.row_key.in_(keys)) if keys else []
 
 
+def ready(self: Ledger) -> int:
+    """How many studies the arrival loop could take now."""
+    free = or_(studies.c.lease_until.is_(None), studies.c.lease_until <= time.time())
+    waits = and_(studies.c.current == 1, studies.c.state == "complete", studies.c.arrived_at.is_(None), free)
+    with reading(self.engine) as conn:
+        return int(conn.execute(select(func.count()).select_from(studies).where(waits)).scalar() or 0)
+
+
+def purged_studies(self: Ledger) -> int:
+    """Current versions whose originals are gone: they stay as released and cannot be made again."""
+    gone = and_(studies.c.current == 1, studies.c.purged == 1)
+    with reading(self.engine) as conn:
+        return int(conn.execute(select(func.count()).select_from(studies).where(gone)).scalar() or 0)
+
+
+def done_before(self: Ledger, when: float) -> list[str]:
+    """Row keys of versions that are done (superseded ones too), came before `when` and still have their originals."""
+    old = and_(studies.c.state == "done", studies.c.purged == 0, studies.c.last_received < when)
+    with reading(self.engine) as conn:
+        query = select(studies.c.row_key).where(old).order_by(studies.c.last_received)
+        return [str(key) for key in conn.execute(query).scalars()]
+
+
 def extend_lease(self: Ledger, row_key: str, owner: str, seconds: float) -> bool:
     """Keep a lease that `owner` still has; False when it was taken over."""
     condition = and_(studies.c.row_key == row_key, studies.c.lease_owner == owner)

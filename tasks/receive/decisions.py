@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,16 @@ def purge_originals(ledger: Ledger, row_key: str) -> int:
     for folder in {file.path.parent for file in study.files}:
         shutil.rmtree(folder, ignore_errors=True)
     return len(study.files)
+
+
+def retain(ledger: Ledger, keep_days: float | None, now: float | None = None) -> int:
+    """Retention: remove the originals of versions that are done and came more than `keep_days` ago; how many."""
+    if keep_days is None:
+        return 0
+    old = ledger.done_before((time.time() if now is None else now) - keep_days * 86400)
+    for row_key in old:
+        purge_originals(ledger, row_key)
+    return len(old)
 
 
 def _releasable(entry: Entry) -> bool:

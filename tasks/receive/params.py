@@ -24,3 +24,5 @@ class Params(Section):
     """With less free disk than this (MB), C-STORE is answered 'out of resources' until there is more."""
     dicomweb_days: float
     """Studies of the last days that a DICOMweb server is asked for; 0 asks for today's."""
+    keep_originals_days: float | None
+    """Originals of studies that are done are removed this long after they came; null keeps them."""

@@ -84,13 +84,16 @@ def serving(
     on_study: OnStudy | None = None,
     sites: Mapping[str, str] | None = None,
 ) -> Iterator[Receiver]:
-    """Receive until the block ends. `sites` maps a called AE title to its site (default: settings.site for all).
+    """Receive until the block ends. `sites` maps a called AE title to its site, as OSTEOFLOW_DICOM_SITES does; what
+    comes to our own title is of settings.site.
 
     `on_study(row_key)` is called beside the receiver, after files of that version are in the ledger; it may be slow or
     fail, and is then skipped for some: it is a hint."""
     recover(ledger)
     with Intake(ledger) as intake:
-        receiver = Receiver(intake, params, settings, origin, on_study, dict(sites or {}))
+        receiver = Receiver(
+            intake, params, settings, origin, on_study, _sites(settings.dicom_sites) | dict(sites or {})
+        )
         receiver.start()
         try:
             yield receiver
@@ -253,6 +256,14 @@ def _peers(text: str) -> dict[str, set[str]]:
             raise WrongUse("OSTEOFLOW_DICOM_PEERS names a host that cannot be resolved") from None
         peers.setdefault(title, set()).update(found)
     return peers
+
+
+def _sites(text: str) -> dict[str, str]:
+    """'KNEE_A=north, KNEE_B=south' → called AE title → site."""
+    pairs = [part.partition("=") for part in filter(None, (part.strip() for part in text.split(",")))]
+    if not all(title.strip() and site.strip() for title, _, site in pairs):
+        raise WrongUse("OSTEOFLOW_DICOM_SITES is a list of AET=site, separated by commas")
+    return {title.strip(): site.strip() for title, _, site in pairs}
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

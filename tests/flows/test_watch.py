@@ -10,7 +10,9 @@ import pytest
 from flows.watch import Params, due
 
 NOW = datetime(2026, 11, 23, 14, 0)
-POLICY = Params(min_new_hips=10, cool_down_hours=12, quiet_hours=None, silence_days=14)
+POLICY = Params(
+    min_new_hips=10, on_drift=True, budget_hours=None, cool_down_hours=12, quiet_hours=None, silence_days=14
+)
 
 
 def ledger(new: int, ended_hours_ago: float | None = None, status: str = "finished") -> SimpleNamespace:

@@ -26,4 +26,5 @@ def params() -> Params:
         max_associations=4,
         disk_reserve_mb=1,
         dicomweb_days=14,
+        keep_originals_days=None,
     )

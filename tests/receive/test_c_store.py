@@ -185,7 +185,8 @@ from tasks.ledger import Ledger
 from tasks.receive import Params
 from tasks.receive.scp import serving
 params = Params(quiet_seconds=1, incomplete_after_seconds=9, gap_tolerance=0.5, stable_seconds=0, poll_seconds=1,
-                max_member_mb=1, max_associations=4, disk_reserve_mb=1, dicomweb_days=1)
+                max_member_mb=1, max_associations=4, disk_reserve_mb=1, dicomweb_days=1,
+                keep_originals_days=None)
 with serving(Ledger.open(), params, Settings(dicom_port=0)) as receiver:
     print(receiver.port, flush=True)
     time.sleep(60)

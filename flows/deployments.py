@@ -1,0 +1,103 @@
+"""The deployments of infra/prefect.yaml, served by this process; and the automation that ends runs without a heartbeat.
+
+The same file is read by `prefect deploy`: schedules and triggers stand there once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.domain.errors import WrongUse
+from tasks.domain.settings import Settings
+
+log = logging.getLogger("osteoflow.deployments")
+
+BESIDE_THE_WORKER = "resident"
+"""Tag of deployments whose events the resident worker of `osteoflow serve` answers faster than a new process could."""
+HEARTBEAT_S, SILENT_S = 30, 90
+
+
+def declared() -> list[dict[str, Any]]:
+    """The list `deployments` of infra/prefect.yaml, of this workspace or of the checkout that is installed."""
+    for root in (Path.cwd(), Path(__file__).resolve().parents[1]):
+        path = root / "infra" / "prefect.yaml"
+        if path.exists():
+            return list(yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"])
+    raise WrongUse("infra/prefect.yaml is not here: it says when flows run")
+
+
+def made(resident: bool = True) -> list[Any]:
+    """Prefect's deployments of what is declared. With a `resident` worker, events start no process of their own."""
+    from prefect.events import DeploymentEventTrigger
+
+    found = []
+    for one in declared():
+        schedules = one.get("schedules", [])
+        path, _, name = one["entrypoint"].partition(":")
+        flow = getattr(importlib.import_module(Path(path).with_suffix("").as_posix().replace("/", ".")), name)
+        triggers = [] if resident and BESIDE_THE_WORKER in one.get("tags", []) else one.get("triggers", [])
+        found.append(
+            flow.to_deployment(
+                one["name"],
+                description=one["description"],
+                parameters=one.get("parameters", {}),
+                tags=one.get("tags", []),
+                interval=[timedelta(seconds=s["interval"]) for s in schedules if "interval" in s] or None,
+                cron=[s["cron"] for s in schedules if "cron" in s] or None,
+                concurrency_limit=ConcurrencyLimitConfig(**one["concurrency_limit"]),
+                triggers=[
+                    DeploymentEventTrigger(name=one["name"], expect=set(t["expect"]), parameters=t.get("parameters"))
+                    for t in triggers
+                ],
+            )
+        )
+    return found
+
+
+def run() -> None:
+    import prefect
+
+    deployments = made()
+    keep_heartbeat()
+    (Settings().ensure().home / "deployments.up").touch()
+    prefect.serve(*deployments, pause_on_shutdown=False, print_starting_message=False)
+
+
+def keep_heartbeat() -> None:
+    """A flow run whose process died with its runner stays Running for ever: after SILENT_S without a heartbeat it is
+    Crashed. Its leases are given back by their owner's death, and the next run resumes what it left."""
+    from prefect.automations import Automation
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+
+    ended = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    wanted = Automation(
+        name="a run without a heartbeat has crashed",
+        description=f"No sign of life for {SILENT_S} s",
+        trigger=EventTrigger(
+            posture=Posture.Proactive,
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat"} | ended,
+            match={"prefect.resource.id": ["prefect.flow-run.*"]},
+            for_each={"prefect.resource.id"},
+            threshold=1,
+            within=timedelta(seconds=SILENT_S),
+        ),
+        actions=[
+            ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat: its process is gone"),
+        ],
+    )
+    try:
+        known = Automation.read(name=wanted.name)
+    except ValueError:
+        known = None
+    if known is not None:
+        known.delete()
+    wanted.create()

@@ -1,0 +1,84 @@
+"""When the dataset loop should run, and what is silent: counted from the ledger, with the policy of params.yaml."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from tasks.domain.params import Section, load
+from tasks.ledger import Ledger
+from tasks.store.files import read_json
+
+LAST_LABEL = "last label"
+"""Note of the ledger: when annotations came last."""
+
+
+class Params(Section):
+    """Section `retrain`: how much must be new, and when a run may start."""
+
+    min_new_hips: int
+    """Hips of studies that no dataset run has finished with before a run is worth it."""
+    on_drift: bool
+    """A drift alarm makes a run due with any new hips at all."""
+    budget_hours: float | None
+    """Of runs in any seven days, or null."""
+    cool_down_hours: float
+    """At least this long after the end of the last run."""
+    quiet_hours: tuple[int, int] | None
+    """(from, to) local hours in which no run starts, or null."""
+    silence_days: float
+    """No study, no label or no run for this long is an alarm that `status` shows."""
+
+
+def due(ledger: Ledger, params: Params | None = None, now: datetime | None = None) -> tuple[bool, str]:
+    """Whether a run should start now, and the reason in words."""
+    params = params or load("retrain", Params)
+    now = now or datetime.now()
+    new = ledger.new_hips_since()
+    drifted = params.on_drift and new > 0 and _drift_alarm()
+    if new < params.min_new_hips and not drifted:
+        return False, f"{new} new hips, {params.min_new_hips} needed"
+    last = ledger.last_run()
+    if last and last["ended"] and last["status"] == "finished":
+        since = (now.timestamp() - last["ended"]) / 3600
+        if since < params.cool_down_hours:
+            return (
+                False,
+                f"{new} new hips, but the last run ended {since:.1f} h ago (cool-down {params.cool_down_hours} h)",
+            )
+    if params.quiet_hours:
+        start, end = params.quiet_hours
+        inside = start <= now.hour < end if start <= end else now.hour >= start or now.hour < end
+        if inside:
+            return False, f"{new} new hips, but these are quiet hours ({start} to {end})"
+    if params.budget_hours is not None:
+        spent = ledger.run_seconds_since(now.timestamp() - 7 * 86400) / 3600
+        if spent >= params.budget_hours:
+            return False, f"{new} new hips, but runs of the last 7 days took {spent:.1f} of {params.budget_hours} h"
+    if drifted and new < params.min_new_hips:
+        return True, f"{new} new hips and a drift alarm"
+    return True, f"{new} new hips, at least {params.min_new_hips} asked for"
+
+
+def alarms(ledger: Ledger, params: Params | None = None, now: datetime | None = None) -> list[str]:
+    """Silence in words: what has not happened for longer than it should. Nothing is silent before a first study."""
+    params = params or load("retrain", Params)
+    at = (now or datetime.now()).timestamp()
+    first, last = ledger.first_study_at(), ledger.last_run() or {}
+    if first is None:
+        return []
+    found = []
+    for what, seen in (
+        ("study", ledger.last_study_at()),
+        ("label", ledger.remembered_at(LAST_LABEL)),
+        ("run", at if last.get("status") == "running" else last.get("ended")),
+    ):
+        silent = (at - (seen or first)) / 86400
+        if silent > params.silence_days:
+            found.append(f"no {what} for {silent:.0f} days (alarm after {params.silence_days:.0f})")
+    return found
+
+
+def _drift_alarm() -> bool:
+    path = Path("reports/drift.json")
+    return path.exists() and read_json(path).get("status") == "alarm"

@@ -1,0 +1,57 @@
+"""The receiving child of `osteoflow serve`: C-STORE, the watched inbox, the feeds, annotations, and what is complete.
+
+Nothing of this needs Prefect. A complete study is said to it as an event, which never blocks and may be lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from flows.annotations import take_inbox
+from flows.hints import Hints
+from tasks.domain.errors import OsteoflowError
+from tasks.domain.params import load
+from tasks.domain.settings import Settings
+from tasks.ledger import Ledger
+from tasks.receive import Params, follow_orthanc, poll_dicomweb, settle, watch_once
+from tasks.receive.scp import serving
+
+log = logging.getLogger("osteoflow.receiver")
+
+AGAIN_S = 60.0
+"""A complaint is repeated this often while its cause lasts."""
+
+
+def run() -> None:
+    settings, params, ledger = Settings().ensure(), load("receive", Params), Ledger.open()
+    steps = looks(settings, params, ledger, Hints())
+    complained: dict[str, float] = {}
+    with serving(ledger, params, settings, settings.origin) as receiver:
+        (settings.home / "receiver.up").write_text(str(receiver.port), encoding="utf-8")
+        while True:
+            for name, step in steps.items():
+                try:
+                    step()
+                except (OsteoflowError, OSError) as error:
+                    if time.monotonic() - complained.get(name, -AGAIN_S) >= AGAIN_S:
+                        complained[name] = time.monotonic()
+                        text = str(error) if isinstance(error, OsteoflowError) else type(error).__name__
+                        log.warning("%s: %s; trying again", name, text)
+            time.sleep(params.poll_seconds)
+
+
+def looks(settings: Settings, params: Params, ledger: Ledger, hints: Hints) -> dict[str, Callable[[], object]]:
+    """What is looked at in turn; one that fails (a server that is down, a full disk) keeps no other from its turn."""
+    inbox, site, origin = settings.identified / "inbox", settings.site, settings.origin
+    steps: dict[str, Callable[[], object]] = {
+        "inbox": lambda: watch_once(inbox, ledger, site, origin, params),
+    }
+    if orthanc := settings.orthanc_url:
+        steps["orthanc"] = lambda: follow_orthanc(orthanc, ledger, site, origin)
+    if dicomweb := settings.dicomweb_url:
+        steps["dicomweb"] = lambda: poll_dicomweb(dicomweb, ledger, site, origin, params)
+    steps["complete"] = lambda: hints.give(settle(ledger, params))
+    steps["annotations"] = lambda: take_inbox(ledger, params.stable_seconds)
+    return steps

@@ -1,0 +1,186 @@
+"""Children that are meant to run for ever: started, asked whether they answer, started again when they die, ended.
+
+What each of them does right now is in OSTEOFLOW_HOME/serve.json, which `osteoflow status` shows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.domain.errors import Unavailable
+from tasks.domain.settings import Settings
+from tasks.store.files import write_json
+
+START_PATIENCE_S = 300.0
+"""A slow machine was seen to need 30 s for a fresh Prefect database; ten times that before giving up."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 1.0, 60.0, 120.0
+"""Before a child is started again: doubled with each death, and forgotten after it ran for STEADY_S."""
+
+
+@dataclass(frozen=True)
+class Child:
+    name: str
+    command: tuple[str, ...]
+    url: str = ""
+    """Answers once the child is up."""
+    mark: Path | None = None
+    """Written by the child once it is up."""
+
+
+@dataclass
+class _Running:
+    child: Child
+    process: subprocess.Popen[bytes]
+    started: float
+    deaths: int = 0
+    pause: float = FIRST_PAUSE_S
+    due: float | None = None
+    """When to start it again."""
+    last_exit: int | None = field(default=None)
+
+
+class Supervisor:
+    """`start` the children in order, `watch` until told to end, `stop`."""
+
+    def __init__(self, settings: Settings, environment: dict[str, str]) -> None:
+        self.settings, self.environment = settings, environment
+        self.logs = settings.home / "logs"
+        self.logs.mkdir(exist_ok=True)
+        self.running: list[_Running] = []
+        self.ending = threading.Event()
+
+    def start(self, child: Child, wait: bool = True) -> int:
+        if child.mark is not None:
+            child.mark.unlink(missing_ok=True)
+        self.running.append(_Running(child, self._spawn(child), time.monotonic()))
+        if wait:
+            self.wait(child.name)
+        return self.running[-1].process.pid
+
+    def wait(self, name: str) -> None:
+        """Until the child answers; Unavailable when it dies first."""
+        one = next(one for one in self.running if one.child.name == name)
+        deadline = time.monotonic() + START_PATIENCE_S
+        while time.monotonic() < deadline:
+            if one.process.poll() is not None:
+                raise Unavailable(f"{name} ended with {one.process.returncode} while starting; see {self._log(name)}")
+            if _up(one.child):
+                return
+            time.sleep(0.2)
+        raise Unavailable(f"{name} did not answer within {START_PATIENCE_S:.0f} s; see {self._log(name)}")
+
+    def watch(self) -> None:
+        """Start again what dies. Returns when `ending` is set."""
+        while not self.ending.wait(0.5):
+            for one in self.running:
+                self._mend(one)
+
+    def _mend(self, one: _Running) -> None:
+        now = time.monotonic()
+        if one.due is None and one.process.poll() is not None:
+            one.deaths, one.last_exit = one.deaths + 1, one.process.returncode
+            _signal(one.process, signal.SIGKILL)  # what it started in its group goes with it
+            if now - one.started > STEADY_S:
+                one.pause = FIRST_PAUSE_S
+            one.due = now + one.pause
+            one.pause = min(2 * one.pause, LONGEST_PAUSE_S)
+            self.say()
+        elif one.due is not None and now >= one.due:
+            one.process, one.started, one.due = self._spawn(one.child), now, None
+            self.say()
+
+    def stop(self) -> None:
+        """End each child's group: first asked, then told."""
+        processes = [one.process for one in self.running]
+        for sign, patience in ((signal.SIGINT, 5.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+            for process in processes:
+                if process.poll() is None:
+                    _signal(process, sign)
+            deadline = time.monotonic() + patience
+            while time.monotonic() < deadline and any(process.poll() is None for process in processes):
+                time.sleep(0.1)
+        for process in processes:
+            _signal(process, signal.SIGKILL)  # grandchildren that outlived their parent
+        state_file(self.settings).unlink(missing_ok=True)
+
+    def say(self) -> None:
+        children = {
+            one.child.name: {
+                "pid": one.process.pid, "url": one.child.url, "deaths": one.deaths, "last_exit": one.last_exit,
+                "waiting": one.due is not None,
+            }
+            for one in self.running
+        }  # fmt: skip
+        state = {
+            "prefect_api_url": self.environment.get("PREFECT_API_URL", ""),
+            "pid": os.getpid(),
+            "children": children,
+        }
+        write_json(state_file(self.settings), state)
+
+    def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
+        with open(self._log(child.name), "ab") as log:
+            return subprocess.Popen(child.command, stdout=log, stderr=log, env=self.environment, start_new_session=True)
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+
+def serving(settings: Settings) -> dict[str, str]:
+    """What `osteoflow serve` runs here right now, in words; empty when it does not run."""
+    try:
+        state = json.loads(state_file(settings).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not _alive(int(state.get("pid", 0))):
+        return {"itself": "it ended without stopping its children; start it again"}
+    return {
+        name: ("up" if _alive(one["pid"]) and not one["waiting"] else "down, will be started again")
+        + (f", died {one['deaths']} times, last with {one['last_exit']}" if one["deaths"] else "")
+        for name, one in state.get("children", {}).items()
+    }
+
+
+def state_file(settings: Settings) -> Path:
+    return settings.home / "serve.json"
+
+
+def _up(child: Child) -> bool:
+    if child.mark is not None and not child.mark.exists():
+        return False
+    if not child.url:
+        return True
+    try:
+        with urllib.request.urlopen(child.url, timeout=2):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True
+
+
+def _signal(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, sign)
+    except (ProcessLookupError, PermissionError):
+        return
