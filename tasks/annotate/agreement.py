@@ -6,7 +6,7 @@ McGraw and Wong 1996.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -20,6 +20,9 @@ from tasks.domain.disease import LABELS, MEASURED_LABELS
 
 SKIP = ("consensus", "adjudicator", "computed", "converted")
 """Not readers: what follows from them, and whoever decides between them."""
+
+MOST_READERS = 8
+"""Blocks are looked for among those who read most."""
 
 
 def weighted_kappa(one: ArrayLike, two: ArrayLike, categories: int) -> float:
@@ -127,15 +130,27 @@ def _labels(name: str, rows: list[dict[str, Any]], params: Agreement) -> dict[st
         two = np.array([order.index(second) for _, _, _, second in pairs])
         entry = _interval(clusters, lambda at: weighted_kappa(one[at], two[at], len(order)), params)
         return _entry(name, "weighted kappa", entry, hips, clusters, readers)
-    # Every hip has the same number of columns: the two readers that share most hips.
-    most = max({pair for _, pair, *_ in pairs}, key=lambda p: (sum(p == q for _, q, *_ in pairs), p))
-    both = [(hip, float(first), float(second)) for hip, pair, first, second in pairs if pair == most]
-    values = np.array([[first, second] for _, first, second in both])
-    clusters = [subjects[hip] for hip, *_ in both]
+    most = _block(given)
+    both = [hip for hip, values in sorted(given.items()) if set(most) <= set(values)]
+    values = np.array([[float(given[hip][reader]) for reader in most] for hip in both])
+    clusters = [subjects[hip] for hip in both]
     entry = _interval(clusters, lambda at: _icc21(values[at]), params)
     _, low, high = icc21(values)
     extra = {"low_by_f": _number(low), "high_by_f": _number(high)}
     return _entry(name, "ICC(2,1)", entry, len(both), clusters, set(most)) | extra
+
+
+def _block(given: dict[str, dict[str, str]]) -> tuple[str, ...]:
+    """The readers whose hips in common make the largest table without a gap: each hip has all columns, as the model of
+    two-way effects wants it."""
+    count = Counter(reader for values in given.values() for reader in values)
+    names = sorted(sorted(count), key=lambda name: -count[name])[:MOST_READERS]
+    blocks = [block for size in range(2, len(names) + 1) for block in combinations(sorted(names), size)]
+
+    def shared(block: tuple[str, ...]) -> int:
+        return sum(set(block) <= set(values) for values in given.values())
+
+    return max(blocks, key=lambda block: (shared(block) * (len(block) - 1) if shared(block) > 1 else 0, shared(block)))
 
 
 def _interval(

@@ -6,11 +6,12 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from tasks.annotate import imports
 from tasks.annotate.events import Correction, Histories
+from tasks.annotate.params import Consensus
 from tasks.annotate.visits import Visits
 from tasks.domain.disease import LABELS
 
@@ -35,7 +36,7 @@ def merges(folders: list[Path]) -> list[dict[str, Any]]:
     return [row for folder in folders for row in imports.rows(folder, "merges")]
 
 
-def join(folders: list[Path], visits: Visits) -> Joined:
+def join(folders: list[Path], visits: Visits, how: Consensus) -> Joined:
     joined = Joined()
     labels: dict[tuple[str, str, str], dict[str, Any]] = {}
     events: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -60,7 +61,7 @@ def join(folders: list[Path], visits: Visits) -> Joined:
                 _event(row, kind, one.name, one.source, visits, events, joined)
         joined.corrections += history.corrections
     by_label = sorted(labels.values(), key=_order)
-    joined.rows = by_label + consensus(by_label) + sorted(events.values(), key=_order)
+    joined.rows = by_label + consensus(by_label, how) + sorted(events.values(), key=_order)
     return joined
 
 
@@ -120,9 +121,9 @@ def _event(
         events[kind, subject, side or "", name, str(days)] = _row(subject, side, kind, name, name, source, days)
 
 
-def consensus(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each hip-visit and label: the adjudicator's word, else the majority (a tie goes to the more severe
-    value), else, for measurements, the median."""
+def consensus(rows: list[dict[str, Any]], how: Consensus) -> list[dict[str, Any]]:
+    """One row for each hip-visit and label: the adjudicator's word, else by `how`; none where readers differ and
+    only an adjudicator may decide."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["hip_visit"], row["name"]].append(row)
@@ -130,27 +131,48 @@ def consensus(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (_, name), given in sorted(groups.items()):
         final = [row["value"] for row in given if row["reader"] == ADJUDICATOR]
         values = final or [row["value"] for row in given]
+        method = how.stage if name in LABELS else how.measurement
+        if method == "adjudicator" and len(set(values)) > 1:
+            continue
         if name in LABELS:
             count = Counter(values)
             value = max(count, key=lambda v: (count[v], LABELS[name].index(v)))
         else:
-            value = f"{median(float(v) for v in values):g}"
+            numbers = [float(v) for v in values]
+            value = f"{(fmean if method == 'mean' else median)(numbers):g}"
         source = "adjudicator" if final else f"{len(given)} readers" if len(given) > 1 else "one reader"
         agreed.append(given[0] | {"reader": CONSENSUS, "value": value, "source": source})
     return agreed
 
 
-def disagreements(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Labels on which readers differ and no adjudicator has spoken: what is to be adjudicated."""
+def disagreements(
+    rows: list[dict[str, Any]], masks: list[dict[str, Any]], differ: dict[str, float]
+) -> list[dict[str, str]]:
+    """What readers differ on and no adjudicator has decided: stages, measurements further apart than `differ` says, and
+    masks of a lower Dice than it says."""
     groups: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for row in rows:
-        if row["kind"] == "label" and row["reader"] not in DERIVED and row["name"] in LABELS:
+        if row["kind"] == "label" and row["reader"] not in DERIVED:
             groups[row["hip_visit"], row["name"]][row["reader"]] = row["value"]
-    return [
+    found = [
         {"hip_visit": hip_visit, "name": name, "values": "+".join(f"{r}={v}" for r, v in sorted(given.items()))}
         for (hip_visit, name), given in sorted(groups.items())
-        if len(set(given.values())) > 1 and ADJUDICATOR not in given
+        if ADJUDICATOR not in given and _apart(name, list(given.values()), differ)
     ]
+    decided = {(row["hip_visit"], row["name"]) for row in masks if row["reader"] == ADJUDICATOR}
+    for row in masks:
+        key = row["hip_visit"], row["name"]
+        if row["status"] == "pair" and row["dice"] < differ.get(row["name"], 0.0) and key not in decided:
+            said = f"{row['reader']}+{row['other']}: Dice {row['dice']:.2f}"
+            found.append({"hip_visit": row["hip_visit"], "name": row["name"], "values": said})
+    return found
+
+
+def _apart(name: str, values: list[str], differ: dict[str, float]) -> bool:
+    if name in LABELS:
+        return len(set(values)) > 1
+    numbers = [float(value) for value in values]
+    return max(numbers) - min(numbers) > differ.get(name, float("inf"))
 
 
 def _row(

@@ -6,9 +6,21 @@ from typing import Literal
 
 from tasks.domain.params import Section
 
-Method = Literal["mean", "majority", "union", "intersection", "staple"]
+Method = Literal["mean", "majority", "union", "intersection", "staple", "adjudicator"]
 """How several readers' masks become one: mean of their signed distances, more than half of the voxels' votes, union,
-intersection, or STAPLE (Warfield 2004)."""
+intersection, STAPLE (Warfield 2004), or by whoever decides between them."""
+
+
+class Consensus(Section):
+    """An adjudicator's word is always the last. `adjudicator` means that where readers differ there is no other: until
+    it is spoken, the label or mask has no consensus and is not trained on."""
+
+    head: Method
+    lesion: Method
+    vessel: Method
+    stage: Literal["majority", "adjudicator"]
+    """Of labels with an order; of a tie, the more severe."""
+    measurement: Literal["median", "mean", "adjudicator"]
 
 
 class Agreement(Section):
@@ -19,6 +31,9 @@ class Agreement(Section):
     """Floors apply from this many hip-visits that two readers judged."""
     floors: dict[str, float]
     """Label or mask -> least agreement (weighted kappa, ICC(2,1) or Dice); below it the stage refuses (exit 3)."""
+    differ: dict[str, float]
+    """What is listed for adjudication: measurements that differ by more, masks of a lower Dice. Stages
+    that differ always are."""
 
 
 class Derived(Section):
@@ -37,6 +52,6 @@ class Params(Section):
     """The middle of a drawn head may be this far from the localized centre."""
     grid_tolerance_mm: float
     """A NIfTI or NRRD mask must lie on its series' grid within this distance."""
-    consensus: dict[Literal["head", "lesion", "vessel"], Method]
+    consensus: Consensus
     derived: Derived
     agreement: Agreement

@@ -178,7 +178,10 @@ def _finish(
                 pair["surface_mm"] = readers.surface_distance(masks[reader], masks[other], spacing[label])
             rows.append(base | pair)
         final = [masks[ADJUDICATOR]] if ADJUDICATOR in masks else [masks[name] for name in sorted(masks)]
-        agreed = readers.combine(final, params.consensus[label], spacing[label]).astype(np.uint8)  # type: ignore[index]
+        method = getattr(params.consensus, label)
+        if method == "adjudicator" and len(final) > 1 and any((mask != final[0]).any() for mask in final):
+            continue  # not agreed on until somebody decides
+        agreed = readers.combine(final, method, spacing[label]).astype(np.uint8)
         tensors[f"{CONSENSUS}/{label}"] = agreed
         sources[f"{CONSENSUS}/{label}"] = f"{len(final)} readers" if len(final) > 1 else "one reader"
         row = {"name": label, "status": "consensus", "reader": CONSENSUS, "source": sources[f"{CONSENSUS}/{label}"]}

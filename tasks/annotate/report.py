@@ -12,14 +12,20 @@ from tasks.domain.hip import RESEARCH_ONLY
 from tasks.store.files import write_json, write_text
 
 
-def write(folder: Path, joined: Joined, masks: list[dict[str, Any]], entries: list[dict[str, Any]]) -> None:
+def write(
+    folder: Path,
+    joined: Joined,
+    masks: list[dict[str, Any]],
+    entries: list[dict[str, Any]],
+    differ: dict[str, float],
+) -> None:
     rejected = [
         {"source": row["source"], "what": row["name"], "hip_visit": row["hip_visit"], "reason": row["reason"],
          "difference_mm": row.get("difference_mm")}
         for row in masks if row["status"] == "rejected"
     ]  # fmt: skip
     rejected += [row | {"what": "label"} for row in joined.refused]
-    open_cases = disagreements(joined.rows)
+    open_cases = disagreements(joined.rows, masks, differ)
     summary = {
         "agreement": entries,
         "unit": "hip-visit; intervals are 95%, resampling patients",

@@ -37,7 +37,7 @@ def run(params: Params, mapper: Mapper) -> None:
     by_origin = _visits(tables.read("studies", STUDIES), hips, params.window_days)
     joined = Joined()
     for folders, visits in by_origin.values():
-        part = join.join(folders, visits)
+        part = join.join(folders, visits, params.consensus)
         joined.rows += part.rows
         joined.waiting += part.waiting
         joined.refused += part.refused
@@ -117,7 +117,7 @@ def finish(joined: Joined, masks: items.Rows, params: Params) -> None:
     order = ["kind", "subject", "side", "hip_visit", "name", "reader", "days", "source"]
     tables.write("annotations", ANNOTATIONS, frame, order)
     entries = agreement.table(joined.rows, masks, params.agreement)
-    report.write(REPORTS, joined, masks, entries)
+    report.write(REPORTS, joined, masks, entries, params.agreement.differ)
     _say(joined, masks)
     low = agreement.below_floor(entries, params.agreement)
     if low:

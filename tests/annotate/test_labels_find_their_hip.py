@@ -123,6 +123,39 @@ def test_consensus_of_readers(hospital: Hospital) -> None:
     assert agreement()["corrected_by_later_imports"] == 1 and agreement()["disagreements"] == 0
 
 
+def test_only_an_adjudicator_may_decide(hospital: Hospital) -> None:
+    """By parameter: what readers differ on has no consensus, as label or mask, until somebody has decided."""
+    visit = hospital.visits[0]
+    study = visit.study
+    for reader, radius in (("A", 24.0), ("B", 16.0)):
+        masks = [("head", head(T1, radius=radius)), ("lesion", lesion(T1, "L"))]
+        seg(hospital.src / f"{reader}.dcm", visit.images(T1, "t1"), T1, masks, reader=reader)
+    rows = [f"P-0007,{study},,L,A,2,1,100", f"P-0007,{study},,L,B,3A,1,160", f"P-0007,{study},,R,A,1,,"]
+    labels(hospital, *rows)
+    hospital.arrive()
+    how = dict.fromkeys(("head", "lesion", "vessel", "stage", "measurement"), "adjudicator")
+    floors = {
+        "bootstrap": 20,
+        "seed": 1,
+        "min_hips": 9,
+        "floors": {},
+        "differ": {"kerboul_coronal_deg": 30, "head": 0.8},
+    }
+    table = hospital.stage(consensus=how, agreement=floors)
+    agreed = table[table["reader"] == "consensus"]
+    assert sorted(zip(agreed["side"], agreed["name"], agreed["kind"], strict=True)) == [
+        ("L", "lesion", "label"), ("L", "lesion", "mask"), ("R", "arco", "label")
+    ]  # fmt: skip
+    said = Path("reports/annotate/disagreements.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[1] for line in said] == ["arco", "kerboul_coronal_deg", "head", "head"]
+    seg(hospital.src / "C.dcm", visit.images(T1, "t1"), T1, [("head", head(T1, "L", 20.0))], reader="Adjudicator")
+    labels(hospital, f"P-0007,{study},,L,consensus,3A,1,130")
+    table = hospital.stage(consensus=how, agreement=floors)
+    agreed = table[(table["reader"] == "consensus") & (table["side"] == "L")]
+    assert set(agreed["name"]) == {"arco", "head", "kerboul_coronal_deg", "lesion"}
+    assert agreement()["disagreements"] == 1  # the right head
+
+
 def test_a_later_mask_corrects_and_only_its_hip_is_done_again(
     hospital: Hospital, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -173,7 +206,7 @@ def test_readers_masks_and_their_agreement(hospital: Hospital) -> None:
     (entry,) = agreement()["agreement"]
     assert entry["measure"] == "Dice" and (entry["n_hips"], entry["n_patients"]) == (8, 2)
     assert 0.8 < entry["low"] <= entry["value"] <= entry["high"] < 0.95 and 1.5 < entry["surface_mm"] < 2.5
-    floors = {"bootstrap": 20, "seed": 1, "min_hips": 3, "floors": {"head": 0.99}}
+    floors = {"bootstrap": 20, "seed": 1, "min_hips": 3, "floors": {"head": 0.99}, "differ": {}}
     with pytest.raises(Refused, match="head Dice") as refused:
         hospital.stage(agreement=floors)
     assert refused.value.exit_code == 3

@@ -192,7 +192,7 @@ class Hospital:
 
 PARAMS = {
     "window_days": 21, "field_mm": 45, "head_offset_mm": 12, "grid_tolerance_mm": 1.0,
-    "consensus": {"head": "mean", "lesion": "mean", "vessel": "union"},
+    "consensus": {"head": "mean", "lesion": "mean", "vessel": "union", "stage": "majority", "measurement": "median"},
     "derived": {"from_masks": [], "convert_to": []},
-    "agreement": {"bootstrap": 50, "seed": 1, "min_hips": 3, "floors": {}},
+    "agreement": {"bootstrap": 50, "seed": 1, "min_hips": 3, "floors": {}, "differ": {}},
 }  # fmt: skip
