@@ -34,6 +34,7 @@ def declared() -> list[dict[str, Any]]:
 
 def made(resident: bool = True) -> list[Any]:
     """Prefect's deployments of what is declared. With a `resident` worker, events start no process of their own."""
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.events import DeploymentEventTrigger
 
     found = []
