@@ -27,6 +27,12 @@ class Params(Section):
     """Structured reports and acquisition context are cleaned and released, instead of refused."""
     clean_graphics: bool
     """Presentation states are cleaned and released, instead of refused."""
+    clean_pixel_data: bool
+    """Text burned into pictures is looked for and blanked; off: pictures that say they hold some are quarantined."""
+    text_every: int = Field(ge=1)
+    """Of each series the first picture and every so manieth is looked at; all of those that their attributes mark."""
+    clean_recognizable_visual_features: bool
+    """There is nothing here that takes a face off. On: pictures of heads are refused; off: they are released."""
     age_cap: int = Field(ge=1, le=150)
     """Ages above this many years become one year more than this ('090Y' for 89)."""
     secondary_captures: Literal["refuse", "release"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tasks.anonymize import lenient, policy
+from tasks.anonymize import lenient, pixels, policy
 from tasks.anonymize.encoding import encoding_of
-from tasks.anonymize.marks import file_meta, marks
+from tasks.anonymize.marks import NOT_LOOKED, file_meta, marks
 from tasks.anonymize.params import Params
+from tasks.anonymize.pixels import Looks
 from tasks.anonymize.policy import Policy
 from tasks.anonymize.rewrite import Chunk, Rewriter, Unusual
 from tasks.anonymize.series import Memory
@@ -33,7 +34,7 @@ REFUSED = {
 """Families of SOP classes that are not released, and the reason given. Images, segmentations, RT structure sets and
 registrations are released; structured reports, presentation states and secondary captures where an option says so."""
 
-REFUSALS = frozenset(REFUSED.values()) | {"duplicate", "screenshot", "unknown_sop_class"}
+REFUSALS = frozenset(REFUSED.values()) | {*("duplicate", "screenshot", "unknown_sop_class", "recognizable_features")}
 """Reasons that are policy (outcome `refused`); any other reason means that somebody should look (`quarantined`)."""
 
 
@@ -48,6 +49,8 @@ class Released:
     subject: str
     header: Header
     """Of the original: identified."""
+    pixels: str = NOT_LOOKED
+    """What became of the pixels (marks.PIXELS)."""
 
     @property
     def name(self) -> str:
@@ -68,7 +71,9 @@ def refusal(header: Header, params: Params) -> str | None:
         return None
     if family in REFUSED:
         return REFUSED[family]
-    if header.text(0x00280301).upper() == "YES":
+    if params.clean_recognizable_visual_features and pixels.shows_a_head(header):
+        return "recognizable_features"
+    if header.text(0x00280301).upper() == "YES" and not params.clean_pixel_data:
         return "burned_in_annotation"
     image_type = header.text(0x00080008).upper()
     if params.secondary_captures == "refuse" and ("SCREEN SAVE" in image_type or "SCREENSHOT" in image_type):
@@ -85,10 +90,16 @@ def inspect(data: bytes, params: Params) -> Header:
     return header
 
 
-def release(data: bytes, site: str, keys: Keys, params: Params) -> Released:
-    """De-identify and verify the bytes of one file; raises BadInput with the reason when it may not go out."""
+def release(data: bytes, site: str, keys: Keys, params: Params, looks: Looks | None = None) -> Released:
+    """De-identify and verify the bytes of one file; raises BadInput with the reason when it may not go out.
+
+    `looks` says which files of a series are searched for burned-in text, beside those that their attributes mark."""
     memory = _memory(site, keys, params)
-    draft = _as_before(data, memory, params) or _the_long_way(data, site, keys, params)
+    draft = _as_before(data, memory, params)
+    looked = pixels.look(data, draft.header if draft else inspect(data, params), params, looks)
+    searched = looked.outcome if looked else NOT_LOOKED
+    if draft is None or looked is not None:
+        draft = _the_long_way(looked.data if looked else data, site, keys, params, searched)
     header, patient = draft.header, draft.patient
     sop, series, study = (
         uid if params.retain_uids else keys.uid(uid) for uid in (header.sop_uid, header.series_uid, header.study_uid)
@@ -99,7 +110,7 @@ def release(data: bytes, site: str, keys: Keys, params: Params) -> Released:
         raise BadInput("verification_failed", "; ".join(sorted(set(found))[:5]))
     if draft.teaches is not None:
         memory.learn(data, header, draft.teaches, patient, marks(params, patient.subject))
-    return Released(released, study, series, sop, patient.subject, header)
+    return Released(released, study, series, sop, patient.subject, header, searched)
 
 
 @dataclass(frozen=True)
@@ -125,22 +136,22 @@ def _as_before(data: bytes, memory: Memory, params: Params) -> _Draft | None:
     return _Draft(header, likeness.patient, pieces, header.transfer_syntax)
 
 
-def _the_long_way(data: bytes, site: str, keys: Keys, params: Params) -> _Draft:
+def _the_long_way(data: bytes, site: str, keys: Keys, params: Params, searched: str) -> _Draft:
     """The file element by element, put in order by pydicom first where it is unusual."""
     header = inspect(data, params)
     patient = _patient(header, site, keys, params)
     try:
-        return _rewritten(data, header, patient, header)
+        return _rewritten(data, header, patient, header, searched)
     except Unusual:
         data_in_order = lenient.in_order(data)
         header_in_order = inspect(data_in_order, params)
         try:
-            return _rewritten(data_in_order, header_in_order, patient, header)
+            return _rewritten(data_in_order, header_in_order, patient, header, searched)
         except Unusual:
             raise BadInput("malformed", "the file does not follow the encoding rules of DICOM") from None
 
 
-def _rewritten(data: bytes, header: Header, patient: Patient, original: Header) -> _Draft:
+def _rewritten(data: bytes, header: Header, patient: Patient, original: Header, searched: str) -> _Draft:
     syntax = header.transfer_syntax
     if syntax == dicom.DEFLATED_LITTLE:
         data, syntax = dicom.inflate(data, header.dataset), dicom.EXPLICIT_LITTLE
@@ -149,9 +160,11 @@ def _rewritten(data: bytes, header: Header, patient: Patient, original: Header) 
         raise BadInput("unknown_sop_class")
     decisions = policy.policy_for(kind[0], patient.params)
     pieces = Rewriter(decisions, patient, data, encoding_of(header)).dataset(
-        header, marks(patient.params, patient.subject)
+        header, marks(patient.params, patient.subject, searched)
     )
-    return _Draft(original, patient, pieces, syntax, decisions if header is original else None)
+    return _Draft(
+        original, patient, pieces, syntax, decisions if header is original and searched == NOT_LOOKED else None
+    )
 
 
 @lru_cache(maxsize=4)

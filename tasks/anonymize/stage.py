@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from tasks.anonymize.marks import NOT_LOOKED
 from tasks.anonymize.params import Params
+from tasks.anonymize.pixels import Looks
 from tasks.anonymize.release import REFUSALS, Released, release
 from tasks.domain.errors import BadInput
 from tasks.keys import Crosswalk, Keys
@@ -108,6 +110,7 @@ def process(item: Item, params: Params, out: Path) -> Rows:
         "archive": "",
         "files": 0.0,
         "refused": 0.0,
+        "pixels": "",
         "status": "quarantined",
         "reason": "",
         "date": None,
@@ -132,6 +135,7 @@ def process(item: Item, params: Params, out: Path) -> Rows:
             "files": float(len(released)),
             "refused": float(sum(refusals.values())),
             "status": "released",
+            "pixels": "+".join(f"{many} {what}" for what, many in sorted(Counter(o.pixels for o in released).items())),
             "reason": "+".join(sorted(refusals)),
             "date": min(days).isoformat() if days else None,
             "digest": sha256_file(out / name),
@@ -148,13 +152,15 @@ def _release_all(item: Item, study: str, keys: Keys, params: Params) -> tuple[li
     released: list[Released] = []
     refusals: Counter[str] = Counter()
     originals: dict[str, str] = {}
+    looks = Looks(params.text_every)
+    paths: list[str] = []
     for path in item.payload["files"]:
         try:
             data = Path(path).read_bytes()
         except FileNotFoundError:
             raise BadInput("original_missing", "the ledger names a file that is not in the spool") from None
         try:
-            one = release(data, item.payload["site"], keys, params)
+            one = release(data, item.payload["site"], keys, params, looks)
         except BadInput as bad:
             if bad.reason not in REFUSALS:
                 raise
@@ -167,6 +173,9 @@ def _release_all(item: Item, study: str, keys: Keys, params: Params) -> tuple[li
             raise BadInput("duplicate_sop_uid", "two files with one SOP Instance UID and different bytes")
         if len(originals) > len(released):
             released.append(one)
+            paths.append(path)
+    for n in looks.missed([one.header.series_uid if one.pixels == NOT_LOOKED else None for one in released]):
+        released[n] = release(Path(paths[n]).read_bytes(), item.payload["site"], keys, params, looks)
     if not released:
         raise BadInput(next(iter(sorted(refusals)), "empty_study"), "nothing in this study is released")
     return released, refusals

@@ -17,7 +17,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tasks.anonymize.marks import NOT_LOOKED
 from tasks.anonymize.params import Params
+from tasks.anonymize.pixels import Looks
 from tasks.anonymize.release import REFUSALS, release
 from tasks.domain.errors import BadInput, WrongUse
 from tasks.keys import Crosswalk, Keys
@@ -132,23 +134,34 @@ def _chunk(work: tuple[tuple[tuple[int, str], ...], str, str, Params, str]) -> l
     """Some files, in a process of their own; the key is opened there and never travels."""
     files, dst, key_file, params, site = work
     keys = _keys(key_file)
-    return [_one(n, Path(path), Path(dst), keys, params, site) for n, path in files]
+    looks = Looks(params.text_every)
+    done = [_one(n, Path(path), Path(dst), keys, params, site, looks) for n, path in files]
+    rows = [row for row, _ in done]
+    for at in looks.missed([series for _, series in done]):
+        n, path = files[at]
+        before = rows[at]["target"]
+        rows[at], _ = _one(n, Path(path), Path(dst), keys, params, site, looks)
+        if rows[at]["target"] != before:
+            (Path(dst) / before).unlink(missing_ok=True)
+    return rows
 
 
-def _one(n: int, path: Path, dst: Path, keys: Keys, params: Params, site: str) -> Row:
+def _one(n: int, path: Path, dst: Path, keys: Keys, params: Params, site: str, looks: Looks) -> tuple[Row, str | None]:
+    """Its row, and its series where its pixels were passed over."""
     try:
         data = path.read_bytes()
     except OSError:
-        return _row(n, "quarantined", "unreadable", "")
+        return _row(n, "quarantined", "unreadable", ""), None
     sealed = keys.digest(data)
     try:
-        released = release(data, site, keys, params)
+        released = release(data, site, keys, params, looks)
     except BadInput as bad:
-        return _row(n, _outcome(bad.reason), bad.reason, sealed)
+        return _row(n, _outcome(bad.reason), bad.reason, sealed), None
     target = f"{released.study}/{released.name}"
     _write(dst / target, released.data)
-    row = _row(n, "released", "", sealed)
-    return row | {"target": target, "sha256_target": hashlib.sha256(released.data).hexdigest()}
+    row = _row(n, "released", "", sealed) | {"pixels": released.pixels}
+    row |= {"target": target, "sha256_target": hashlib.sha256(released.data).hexdigest()}
+    return row, released.header.series_uid if released.pixels == NOT_LOOKED else None
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -182,6 +195,7 @@ def _row(n: int, outcome: str, reason: str, sealed: str) -> Row:
         "source": n,
         "outcome": outcome,
         "reason": reason,
+        "pixels": "",
         "target": "",
         "digest_source": sealed,
         "sha256_target": "",

@@ -44,6 +44,9 @@ def options() -> dict[str, Any]:
         "clean_descriptors": True,
         "clean_structured_content": False,
         "clean_graphics": False,
+        "clean_pixel_data": True,
+        "text_every": 32,
+        "clean_recognizable_visual_features": False,
         "age_cap": 89,
         "secondary_captures": "refuse",
     }

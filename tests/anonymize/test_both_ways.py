@@ -121,7 +121,7 @@ def compare(data: bytes, keys: Keys, params: Params) -> None:
 
 def test_pydicoms_files(keys: Keys, options: dict[str, Any]) -> None:
     compared = 0
-    params = Params(**(options | {"secondary_captures": "release"}))
+    params = Params(**(options | {"secondary_captures": "release", "clean_pixel_data": False}))
     for path in sorted((Path(pydicom.__file__).parent / "data" / "test_files").rglob("*")):
         if not path.is_file() or path.stat().st_size > 1_000_000:
             continue
@@ -251,6 +251,7 @@ def hypothesis_keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Keys, Par
             retain_safe_private=True, retain_uids=False, retain_device_identity=False,
             retain_institution_identity=False, retain_patient_characteristics=True, longitudinal="modified",
             clean_descriptors=True, clean_structured_content=False, clean_graphics=False, age_cap=89,
-            secondary_captures="refuse",
+            secondary_captures="refuse", clean_pixel_data=True, text_every=32,
+            clean_recognizable_visual_features=False,
         ),
     )  # fmt: skip
