@@ -23,6 +23,9 @@ MIRRORS = [np.diag([*signs, 1.0]) for signs in ((-1, -1, 1), (-1, 1, 1), (1, -1,
 
 HALF = 0.5 - 1e-4
 
+MIDLINE_MM = 90.0
+"""From a femoral head to the middle of the body, where the other head was not found (adults: 75 to 105)."""
+
 LATTICE_VOXELS = 0.1
 """Voxels of a box that was cut out of a series lie on the series' own, within this share of one."""
 
@@ -119,10 +122,10 @@ def of_this_hip(array: NDArray[np.bool_], affine: NDArray, target: Target, claim
     """
     if claimed and claimed != target.side:
         raise Elsewhere
-    if target.other is None:
-        return array
-    away = target.other - target.centre
-    middle = (target.other + target.centre) / 2
+    lateral = np.array([1.0 if target.side == "L" else -1.0, 0.0, 0.0])
+    other = target.centre - 2 * MIDLINE_MM * lateral if target.other is None else target.other
+    away = other - target.centre
+    middle = (other + target.centre) / 2
     slope, start = away @ affine[:3, :3], away @ (affine[:3, 3] - middle)
     d, h, w = np.ogrid[tuple(slice(n) for n in array.shape)]
     near = array & (slope[0] * d + slope[1] * h + slope[2] * w + start < 0)
@@ -130,6 +133,11 @@ def of_this_hip(array: NDArray[np.bool_], affine: NDArray, target: Target, claim
     if claimed and here < 0.5 * total:
         mm = float(np.linalg.norm(middle_of(array, affine) - target.centre))
         raise Unfit("wrong_side", f"it claims side {claimed} and is drawn at the other hip, {mm:.0f} mm away", mm)
+    if not here and target.other is None:
+        mm = float(np.linalg.norm(middle_of(array, affine) - target.centre))
+        raise Unfit(
+            "other_hip", f"it is drawn {mm:.0f} mm away, at the other hip, which was not found in the images", mm
+        )
     if not here:
         raise Elsewhere
     return near

@@ -71,6 +71,21 @@ def test_a_claimed_side_that_is_the_other_one(hospital: Hospital) -> None:
     assert row["reason"].startswith("wrong_side: it claims side R") and 170 < row["difference_mm"] < 190
 
 
+def test_masks_of_both_hips_where_one_was_found(hospital: Hospital) -> None:
+    images = hospital.visits[0].images(T1, "t1")
+    for name, side in (("both", "LR"), ("other", "R")):
+        seg(hospital.src / f"{name}.dcm", images, T1, [("head", head(T1, side))], reader=f"Reader^{name}")
+    hospital.annotate()
+    hospital.arrive(without=("P-0007-R",))
+    hospital.stage()
+    rows = hospital.masks().set_index("reader")
+    both, other = (rows.loc[hospital.keys.reader(f"Reader^{name}")] for name in ("both", "other"))
+    assert (both["side"], both["status"]) == ("L", "accepted") and both["difference_mm"] < 2
+    assert (other["side"], other["status"]) == ("L", "rejected") and other["reason"].startswith(
+        "other_hip: it is drawn 179"
+    )
+
+
 def test_a_head_drawn_beside_the_head(hospital: Hospital) -> None:
     seg(hospital.src / "a.dcm", hospital.visits[0].images(T1, "t1"), T1, [("head", head(T1, "L", shift=(0, 0, -16)))])
     (row,) = rejected(hospital).to_dict("records")
