@@ -27,11 +27,22 @@ from tasks.standardize.rim import ROUGH, Judged, judge, medial_air, refine
 SURE = 0.74
 """Confidence of each of two facing heads at which the search ends."""
 
+LEADS, WEAK = 0.7, 0.6
+"""Confidence from which a head says where the other one is; and below which that one is doubted beside a void."""
+
 SOCKET_MM = 27.0
 """Radius from which a ball may be a socket and not a head."""
 
 OFFSETS_MM = np.array([-16.0, -8.0, 0.0, 8.0, 16.0])
 """Along each axis, where the head opposite a sure one is looked for about its mirror image."""
+
+UNLIKE_MM = 5.0
+"""The two heads of one person differ in radius by less."""
+
+METAL, ALL_METAL = 0.35, 0.8
+"""Share of a ball as dark as air from which a ball that was found is an implant, and one that was only looked for."""
+
+IMPLANT = "signal void in {:.0%} of the ball at the mirrored place: an implant"
 
 WIDE_MM = 280.0
 """A field of view wider than this was meant for both hips."""
@@ -87,7 +98,10 @@ def heads(seen: Volume, sign: int, params: Localizer) -> list[Head]:
             continue
         what = judge(seen, sign, centre, (radius,))
         confidence = float(what.confidence * (1 - medial_air(seen, centre, what.lateral)))
-        found.append(Head(centre, radius, confidence, what.lateral, what.seen))
+        head = Head(centre, radius, confidence, what.lateral, what.seen)
+        if void(seen, head) > METAL:
+            continue
+        found.append(head)
         if any(facing(found[-1], one, params, SURE) and alike(found[-1], one) for one in found[:-1]):
             break  # nothing better will come
     found = [head for head in found if not any(nested(other, head) for other in found)]
@@ -113,10 +127,9 @@ def choose(seen: Volume, sign: int, found: list[Head], alone: float, params: Loc
     ]
     if pairs:
         _, a, b = max(pairs, key=lambda pair: pair[0])
-        left, right = (a, b) if a.centre[0] > b.centre[0] else (b, a)
-        return Located({"L": left, "R": right}, {}, "pair")
+        return alike_pair(seen, sign, a, b, params)
     mirrored: list[Located] = []
-    for head in [head for head in found if head.confidence >= params.pair_confidence][:3]:
+    for head in [head for head in found if head.confidence >= max(params.pair_confidence, LEADS)][:3]:
         middle = midline(seen, head.centre)
         if middle is None or abs(head.centre[0] - middle) < 0.5 * params.separation_mm[0]:
             continue
@@ -124,10 +137,8 @@ def choose(seen: Volume, sign: int, found: list[Head], alone: float, params: Loc
         other: Side = "R" if side == "L" else "L"
         if (head.lateral > 0) != (side == "L"):
             continue
-        image = np.array([2 * middle - head.centre[0], *head.centre[1:]])
-        index = seen.to_index(image)
-        reach = OFFSETS_MM[-1] / seen.spacing
-        if not ((index > -reach) & (index < np.array(seen.array.shape) - 1 + reach)).all():
+        image = mirrored_place(seen, head, middle)
+        if image is None:
             continue
         second, why = facing_head(seen, sign, head, image, params)
         if second is not None:
@@ -141,6 +152,23 @@ def choose(seen: Volume, sign: int, found: list[Head], alone: float, params: Loc
         reason = f"no femoral head found: confidence {best:.2f}, below {alone:g}"
         return Located({}, {"L": reason, "R": reason})
     return one_side(seen, found[0], params)
+
+
+def alike_pair(seen: Volume, sign: int, a: Head, b: Head, params: Localizer) -> Located:
+    """The two heads of one person. Where their sizes differ much the less sure one is something near the head: it is
+    looked for again about its place with the other's radius."""
+    if a.confidence < b.confidence:
+        a, b = b, a
+    middle = midline(seen, a.centre)
+    image = None if middle is None else mirrored_place(seen, a, middle)
+    if image is not None and np.linalg.norm(image - b.centre) > OFFSETS_MM[-1] and metal(seen, a, image) > ALL_METAL:
+        side: Side = "L" if a.centre[0] > b.centre[0] else "R"
+        return Located({side: a}, {"R" if side == "L" else "L": IMPLANT.format(1.0)}, "midline")
+    if abs(a.radius - b.radius) > UNLIKE_MM:
+        again, _ = facing_head(seen, sign, a, b.centre, params)
+        b = again if again is not None else b
+    left, right = (a, b) if a.centre[0] > b.centre[0] else (b, a)
+    return Located({"L": left, "R": right}, {}, "pair")
 
 
 def one_side(seen: Volume, head: Head, params: Localizer) -> Located:
@@ -161,6 +189,9 @@ def facing_head(
     """The head opposite a sure one, looked for about its mirror image: collapsed heads have too little rim to be found
     without knowing where. A ball that is mostly signal void is an implant."""
     lateral = -head.lateral
+    dark = metal(seen, head, mirrored)
+    if dark > ALL_METAL:
+        return None, IMPLANT.format(dark)
     offsets = np.stack(np.meshgrid(*[OFFSETS_MM] * 3), axis=-1).reshape(-1, 3)
     starts = [
         (_toward(judge(seen, sign, mirrored + offset, (head.radius,), ROUGH), lateral), tuple(mirrored + offset))
@@ -178,11 +209,30 @@ def facing_head(
     if best is None:
         return None, "no ball at the mirrored place: the head is destroyed, or an implant"
     dark = void(seen, best)
-    if dark > 0.35:
-        return None, f"signal void in {dark:.0%} of the ball at the mirrored place: an implant"
+    if best.confidence < WEAK and metal(seen, head, mirrored, 24.0) > ALL_METAL:
+        return None, IMPLANT.format(1.0)
+    if dark > METAL:
+        return None, IMPLANT.format(dark)
     if best.confidence < params.facing_confidence:
         return None, f"confidence {best.confidence:.2f} at the mirrored place, below {params.facing_confidence:g}"
     return best, ""
+
+
+def mirrored_place(seen: Volume, head: Head, middle: float) -> NDArray[np.float64] | None:
+    """Where the other head should be; None where the volume does not go there."""
+    image = np.array([2 * middle - head.centre[0], *head.centre[1:]])
+    index = seen.to_index(image)
+    reach = OFFSETS_MM[-1] / seen.spacing
+    shown = ((index > -reach) & (index < np.array(seen.array.shape) - 1 + reach)).all()
+    return image if shown else None
+
+
+def metal(seen: Volume, head: Head, image: NDArray[np.float64], medial: float = 8.0) -> float:
+    """The most signal void in a ball as large as `head` about the mirrored place; laterally the body may end."""
+    inwards = np.array([head.lateral, 0.0, 0.0])
+    across, around = np.arange(0.0, medial + 1, 8.0), np.arange(-medial, medial + 1, 8.0)
+    places = [image + x * inwards + np.array([0.0, y, z]) for x in across for y in around for z in around]
+    return max(void(seen, Head(place, 0.9 * head.radius, 0.0, 0.0, 0.0)) for place in places)
 
 
 def _toward(what: Judged, lateral: float) -> float:

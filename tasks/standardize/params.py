@@ -65,11 +65,12 @@ class Level(Section):
 
 
 class N4(Section):
-    """N4 bias correction (SimpleITK) of the coarse field."""
+    """N4 bias correction (SimpleITK) on blocks of `block_mm`; iterations of each level, coarse to fine, at most."""
 
     enabled: bool
-    shrink: int
+    block_mm: float
     iterations: tuple[int, ...]
+    converged: float
 
 
 class Quality(Section):
@@ -81,6 +82,22 @@ class Quality(Section):
     """Least share of the ball of the femoral head that a series shows."""
     clipped: float
     """Largest share of voxels about the hip at the series' highest value."""
+    ghosting: float
+    """Largest signal in air beyond noise, as a share of the body's."""
+    motion_mm: float
+    """How far slices may lie beside the middle of their neighbours."""
+
+
+class Align(Section):
+    """Each visit of a hip laid onto its first visit; beyond the limits it counts as failed."""
+
+    enabled: bool
+    radius_mm: float
+    """Of the ball about the head's centre that is compared."""
+    iterations: int
+    residual_mm: float
+    ncc: float
+    farthest_mm: float
 
 
 class Params(Section):
@@ -99,3 +116,6 @@ class Params(Section):
     """Normalized intensity is cut here, so that a few bright voxels do not use up the 16 bits."""
     n4: N4
     quality: Quality
+    align: Align
+    sheets: bool
+    """A QC picture of each visit, beside its hips."""

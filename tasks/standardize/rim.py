@@ -46,39 +46,43 @@ def fan(count: int) -> Fan:
 FINE, ROUGH = fan(300), fan(110)
 """Rays of a ball that is refined and judged, and of one that is only compared with others."""
 
-STEPS = np.arange(9.0, 43.0, 1.0)
-"""mm from the centre, along each ray."""
+FIRST_MM, LAST_MM = 9.0, 42.0
+"""Rays are looked at between these distances from the centre, every mm."""
 
 
 def drops(
-    seen: Volume, sign: int, centre: NDArray[np.float64], by: Fan = FINE
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(rays, steps) fall of log brightness over 3 mm along rays from `centre`, times `sign`, and which samples lie in
-    the volume on rays that cross its slices steeply enough to be sharp."""
+    seen: Volume, sign: int, centre: NDArray[np.float64], near: tuple[float, float], by: Fan = FINE
+) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.bool_]]:
+    """steps (mm from the centre, those within `near`), (rays, steps) fall of log brightness over 3 mm along rays from
+    `centre`, times `sign`, and which samples lie in the volume on rays that cross its slices steeply enough to be
+    sharp."""
+    low, high = max(np.ceil(near[0]), FIRST_MM + 2), min(np.floor(near[1]), LAST_MM - 2)
+    walk = np.arange(low - 2, high + 3)
     inverse = np.linalg.inv(seen.affine)
     start, rays = inverse[:3, :3] @ centre + inverse[:3, 3], by.rays
-    index = (start + (rays @ inverse[:3, :3].T)[:, None, :] * STEPS[:, None]).reshape(-1, 3)
+    index = start + (rays @ inverse[:3, :3].T)[:, None, :] * walk[:, None]
     shape = np.array(seen.array.shape)
-    inside = ((index > -0.5) & (index < shape - 0.5)).all(axis=1).reshape(len(rays), len(STEPS))
-    across = np.cross(seen.affine[:3, 1], seen.affine[:3, 2])
-    blunt = np.abs(rays @ (across / np.linalg.norm(across))) > (0.87 if seen.spacing[0] > 2.5 else 1.1)
-    values = ndimage.map_coordinates(seen.array, index.T, order=1, mode="nearest").reshape(len(rays), len(STEPS))
-    fall = np.zeros_like(values)
-    fall[:, 2:-2] = (0.5 * sign) * (values[:, :-4] + values[:, 1:-3] - values[:, 3:-1] - values[:, 4:])
-    return fall, inside & ~blunt[:, None]
+    inside = ((index > -0.5) & (index < shape - 0.5)).all(axis=2)
+    a, b = seen.affine[:3, 1], seen.affine[:3, 2]
+    across = np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+    blunt = np.abs(rays @ across) > (0.87 if seen.spacing[0] > 2.5 else 1.1) * np.sqrt(across @ across)
+    values = ndimage.map_coordinates(seen.array, index.reshape(-1, 3).T, order=1, mode="nearest")
+    values = values.reshape(len(rays), len(walk))
+    fall = (0.5 * sign) * (values[:, :-4] + values[:, 1:-3] - values[:, 3:-1] - values[:, 4:])
+    return walk[2:-2], fall, inside[:, 2:-2] & ~blunt[:, None]
 
 
 def refine(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float) -> tuple[NDArray[np.float64], float]:
     """Least squares ball through the rim points of all rays; points far from the last ball weigh less each round."""
     for window in (6.0, 5.0, 4.0, 3.0):
-        fall, ok = drops(seen, sign, centre)
-        fall = np.where(ok & (np.abs(STEPS - radius) <= window), fall, 0.0)
-        at = np.clip(fall.argmax(axis=1), 1, len(STEPS) - 2)
+        steps, fall, ok = drops(seen, sign, centre, (radius - window - 1, radius + window + 1))
+        fall = np.where(ok & (np.abs(steps - radius) <= window), fall, 0.0)
+        at = np.clip(fall.argmax(axis=1), 1, len(steps) - 2)
         rays = np.arange(len(FINE.rays))
         before, top, after = fall[rays, at - 1], fall[rays, at], fall[rays, at + 1]
         bend = before - 2 * top + after
         bent = bend < -1e-6
-        peak = STEPS[at] + np.where(bent, np.clip(0.5 * (before - after) / np.where(bent, bend, -1.0), -0.5, 0.5), 0)
+        peak = steps[at] + np.where(bent, np.clip(0.5 * (before - after) / np.where(bent, bend, -1.0), -0.5, 0.5), 0)
         weight = np.clip(top / RIM, 0, 1) * np.maximum(1 - ((peak - radius) / (window + 1)) ** 2, 0)
         use = weight > 0.15
         if int(use.sum()) < 40:
@@ -92,7 +96,7 @@ def refine(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float) 
         step = answer[:3] * min(1.0, 4.0 / max(float(np.linalg.norm(answer[:3])), 1e-9))
         centre = centre + step
         wanted = float(np.sqrt(max(answer[3] + step @ step, 1.0)))
-        radius = float(np.clip(np.clip(wanted, radius - 3, radius + 3), STEPS[0] + 4, STEPS[-1] - 4))
+        radius = float(np.clip(np.clip(wanted, radius - 3, radius + 3), FIRST_MM + 4, LAST_MM - 4))
     return centre, radius
 
 
@@ -108,12 +112,12 @@ def judge(seen: Volume, sign: int, centre: NDArray[np.float64], radii: tuple[flo
 
     confidence = rim x (3/4 + 1/4 (rim where the other side's neck would be - rim in the neck)) x what is seen of it.
     """
-    fall, ok = drops(seen, sign, centre, by)
-    return max((judged(fall, ok, radius, by) for radius in radii), key=lambda one: one.confidence)
+    steps, fall, ok = drops(seen, sign, centre, (min(radii) - 1.75, max(radii) + 1.75), by)
+    found = [judged(np.abs(steps - radius) <= 1.75, fall, ok, by) for radius in radii]
+    return max(found, key=lambda one: one.confidence)
 
 
-def judged(fall: NDArray[np.float32], ok: NDArray[np.bool_], radius: float, by: Fan) -> Judged:
-    near = np.abs(STEPS - radius) <= 1.75
+def judged(near: NDArray[np.bool_], fall: NDArray[np.float32], ok: NDArray[np.bool_], by: Fan) -> Judged:
     valid = ok[:, near].all(axis=1)
     there = np.clip(fall[:, near].max(axis=1, initial=0.0) / RIM, 0, 1)
 

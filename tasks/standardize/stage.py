@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tasks.domain.tables import COLUMNS
+from tasks.standardize import align
 from tasks.standardize.params import Params
 from tasks.standardize.visit import process
 from tasks.store import items, tables
-from tasks.store.digests import combine, sha256_file
+from tasks.store.digests import code_digest, combine, sha256_file
 from tasks.store.items import Item, Mapper
 
 STUDIES, STUDIES_TABLE = Path("data/studies"), Path("data/studies.parquet")
@@ -27,7 +29,33 @@ def run(params: Params, mapper: Mapper) -> None:
     rows = items.run("standardize", todo, process, params, previous=before, out=HIPS, mapper=mapper)
     HIPS.mkdir(parents=True, exist_ok=True)
     items.sweep(HIPS, rows)
+    if params.align.enabled:
+        align_visits(rows, params, mapper)
     finish(rows, params)
+
+
+def align_visits(rows: list[dict[str, Any]], params: Params, mapper: Mapper) -> None:
+    """Lay each hip's visits onto its first one: columns of their rows. A pair whose images, params and code are those
+    of the last run is not done again."""
+    usable = [row for row in rows if row["table"] == "hips" and row["status"] == "ok"]
+    usable.sort(key=lambda row: (row["subject"], row["side"], day(row["date"]), row["hip_visit"]))
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    todo = []
+    for row in usable:
+        earliest = first.setdefault((row["subject"], row["side"]), row)
+        mark = combine(row["digest"], earliest["digest"], params.align.digest(), code_digest("standardize"))
+        if row.get("align_digest") == mark:
+            continue
+        for column in [name for name in row if name.startswith("align_")]:
+            del row[column]
+        row["align_digest"] = mark
+        if earliest is row:
+            itself = {"align_status": "first", "to_first": np.eye(4).ravel().tolist(), "align_residual_mm": 0.0}
+            row |= {"first_visit": row["hip_visit"], **itself}
+        else:
+            todo.append((row, (str(HIPS / row["owns"]), str(HIPS / earliest["owns"]), earliest["hip_visit"])))
+    for (row, _), found in zip(todo, mapper(align.row_of, [(*work, params.align) for _, work in todo]), strict=True):
+        row |= found
 
 
 def pending(params: Params) -> list[Item]:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from tasks.domain.errors import BadInput
 from tasks.domain.hip import ROLES, SIDES, Side, hip_visit
 from tasks.domain.volume import Grid, Volume
-from tasks.standardize import intensity
+from tasks.standardize import intensity, quality, sheet
 from tasks.standardize.balls import block_mean
 from tasks.standardize.locate import Head, Located, locate
-from tasks.standardize.params import Params
+from tasks.standardize.params import Params, Quality
 from tasks.standardize.rim import ROUGH
 from tasks.standardize.roles import Candidate, candidate, rank, told
 from tasks.store import archives, hips
+from tasks.store.files import replacing
 from tasks.store.items import Item
 from tasks.store.resample import resample
 from tasks.store.series import UNREADABLE, Stack, read_stacks, volume
@@ -62,7 +63,26 @@ def process(item: Item, params: Params, out: Path) -> list[Row]:
             status, reason = ("used", "") if series in used else ("unused", why)
             rows.append(series_row(ready.one, status, reason) | ready.quality)
     rows.sort(key=lambda row: (row["series"], row["role"], row["reason"]))
+    if params.sheets and rows:
+        name = f"{item.payload['study']}.png"
+        with replacing(out / name) as partial:
+            partial.write_bytes(picture(answer, rows, places, out))
+        rows[0]["owns"] = name
     return answer + rows
+
+
+def picture(answer: list[Row], rows: list[Row], places: list[Place], out: Path) -> bytes:
+    """The visit's QC sheet."""
+    slices: dict[str, dict[str, NDArray]] = {}
+    for row in answer:
+        if row["file"]:
+            hip = hips.read(out / row["file"], list(ROLES))
+            slices[row["side"]] = {role: hip.values(role)[len(hip.tensors[role]) // 2] for role in hip.tensors}
+    leading = next((place for place in places if place.located.heads), None)
+    if leading is None:
+        return sheet.sheet(answer, rows, None, slices)
+    shown = leading.roles[leading.by].image, list(leading.located.heads.values())
+    return sheet.sheet(answer, rows, shown, slices)
 
 
 @dataclass(frozen=True)
@@ -72,7 +92,7 @@ class Ready:
     one: Candidate
     image: Volume
     unit: float
-    quality: dict[str, float]
+    quality: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -96,7 +116,7 @@ def place_of(frame: str, roles: dict[Name, Candidate], params: Params) -> Place:
             ready[role] = Ready(one, image, 1.0, {})
             continue
         values, body = intensity.sample(boxes)
-        found = intensity.quality(boxes, values, body, float(image.array.max()))
+        found = quality.quality(image, boxes, values, body)
         ready[role] = Ready(one, image, intensity.unit(body, params.levels[role]), found)
     return Place(frame, ready, located, by)
 
@@ -174,8 +194,8 @@ def hip_row(item: Item, side: Side, places: list[Place], params: Params, out: Pa
             seen = coverage(ready.image, place.located.heads[side])
             if seen < params.quality.coverage:
                 left_out.append(f"{role} shows {seen:.0%} of the head")
-            elif ready.quality["clipped"] > params.quality.clipped:
-                left_out.append(f"{role} is clipped in {ready.quality['clipped']:.0%} of its voxels")
+            elif why := poor(role, ready.quality, params.quality):
+                left_out.append(why)
             else:
                 chosen[role] = (ready, place.located.heads[side])
     row["roles"] = "+".join(role for role in ROLES if role in chosen)
@@ -208,7 +228,7 @@ def hip_row(item: Item, side: Side, places: list[Place], params: Params, out: Pa
         "status": "ok", "digest": digest(tensors, meta), "file": f"{key}.safetensors", "owns": f"{key}.safetensors",
     }  # fmt: skip
     hips.write(out / row["file"], hips.HipFile(tensors, meta))
-    return row
+    return row | {f"at_{name}": values for name, values in hips.layout(out / row["file"]).items()}
 
 
 def person(place: Place) -> Row:
@@ -216,9 +236,20 @@ def person(place: Place) -> Row:
     stack = place.roles[place.by].one.stack
     header = stack.frames[0].dataset
     match = re.fullmatch(r"(\d{1,3})([DWMY])", str(header.get("PatientAge", "") or "").strip().upper())
-    age = np.nan if match is None else float(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[match[2]]
+    age = None if match is None else float(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[match[2]]
     sex = str(header.get("PatientSex", "") or "").strip().upper()[:1]
     return {"sex": sex if sex in ("F", "M", "O") else None, "age_years": age, "vendor": stack.vendor or None}
+
+
+def poor(role: str, found: dict[str, float | None], limits: Quality) -> str:
+    """Why a series is too poor to be used, with the number; empty when it is not."""
+    if (found["clipped"] or 0) > limits.clipped:
+        return f"{role} is clipped in {found['clipped']:.0%} of its voxels"
+    if (found["ghosting"] or 0) > limits.ghosting:
+        return f"{role} has ghosts of {found['ghosting']:.0%} of the body's signal"
+    if (found["motion_mm"] or 0) > limits.motion_mm:
+        return f"{role} has slices {found['motion_mm']:.1f} mm beside their neighbours"
+    return ""
 
 
 def refusal(row: Row, chosen: dict[str, tuple[Ready, Head]], by: str, params: Params) -> Row | None:
@@ -228,7 +259,7 @@ def refusal(row: Row, chosen: dict[str, tuple[Ready, Head]], by: str, params: Pa
     for role, wanted in params.roles.items():
         if wanted.missing == "not_measurable" and role not in chosen:
             return {"status": "not_measurable", "reason": f"no {role}; {row['left_out']}".rstrip("; ")}
-    snr = chosen[by if by in chosen else next(iter(chosen))][0].quality["snr"]
+    snr = chosen[by if by in chosen else next(iter(chosen))][0].quality["snr"] or 0.0
     if snr < params.quality.snr:
         return {"status": "rejected", "reason": f"SNR {snr:.1f}, below {params.quality.snr:g}"}
     return None

@@ -14,15 +14,20 @@ and, as metadata, `sources` {tensor: text}.
 from __future__ import annotations
 
 import json
+import mmap
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from tasks.domain.errors import WrongUse
 from tasks.store.files import replacing
 
 
@@ -53,6 +58,69 @@ def read(path: Path, names: list[str] | None = None) -> HipFile:
         wanted = sorted(present) if names is None else [name for name in names if name in present]
         meta = json.loads((handle.metadata() or {}).get("osteoflow", "{}"))
         return HipFile({name: handle.get_tensor(name) for name in wanted}, meta)
+
+
+def layout(path: Path) -> dict[str, list[float]]:
+    """Where a hip file's tensors lie: name -> [byte offset, D, H, W, scale, offset of brightness]. hips.parquet keeps
+    it as `at_<name>`, and is so the index by which `Slices` finds any slice without opening a header."""
+    with open(path, "rb") as handle:
+        (size,) = struct.unpack("<Q", handle.read(8))
+        header = json.loads(handle.read(size))
+    scales = json.loads(header.pop("__metadata__", {}).get("osteoflow", "{}")).get("scale", {})
+    return {
+        name: [float(v) for v in (8 + size + entry["data_offsets"][0], *entry["shape"], *scales.get(name, (1.0, 0.0)))]
+        for name, entry in sorted(header.items())
+    }
+
+
+class Slices:
+    """Slices of many hip-visits as uint16, straight from the mapped files: (C, H, W) with C the roles `names`.
+
+    `rows`: of hips.parquet. A hip-visit without a role has zeros there. Files stay mapped, `most` at a time."""
+
+    def __init__(self, rows: pd.DataFrame, root: Path, names: Sequence[str], most: int = 4096) -> None:
+        self.paths = [root / str(file) for file in rows["file"]]
+        found = [[_place(rows, f"at_{name}", i) for name in names] for i in range(len(rows))]
+        shapes = {place[1:4] for visit in found for place in visit if place is not None}
+        if len(shapes) != 1:
+            raise WrongUse(f"roles {', '.join(names)} lie on {len(shapes)} grids; slices are of one")
+        self.depth, self.height, self.width = (int(n) for n in shapes.pop())
+        self.starts = [[-1 if place is None else int(place[0]) for place in visit] for visit in found]
+        self.scale = np.array([[(0.0, 0.0) if p is None else p[4:6] for p in visit] for visit in found], np.float32)
+        self.pixels, self.most = self.height * self.width, most
+        self._maps: dict[int, NDArray[np.uint16]] = {}
+
+    def take(self, visits: Sequence[int], slices: Sequence[int], out: NDArray[np.uint16] | None = None) -> NDArray:
+        """(B, C, H, W) uint16, into `out` when given; brightness is stored * scale[visit, c, 0] + its [visit, c, 1]."""
+        if out is None:
+            out = np.empty((len(visits), len(self.starts[0]), self.height, self.width), np.uint16)
+        flat = out.reshape(len(visits), -1, self.pixels)
+        for b, (visit, k) in enumerate(zip(visits, slices, strict=True)):
+            if not 0 <= k < self.depth:
+                raise IndexError(f"slice {k} of {self.depth}")
+            mapped = self._maps.get(visit)
+            if mapped is None:
+                mapped = self._map(visit)
+            for c, start in enumerate(self.starts[visit]):
+                if start < 0:
+                    flat[b, c] = 0
+                else:
+                    at = start // 2 + k * self.pixels
+                    flat[b, c] = mapped[at : at + self.pixels]
+        return out
+
+    def _map(self, visit: int) -> NDArray[np.uint16]:
+        while len(self._maps) >= self.most:
+            del self._maps[next(iter(self._maps))]
+        with open(self.paths[visit], "rb") as handle:
+            data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        self._maps[visit] = np.frombuffer(data, np.uint16, len(data) // 2)
+        return self._maps[visit]
+
+
+def _place(rows: pd.DataFrame, column: str, i: int) -> tuple[float, ...] | None:
+    value = rows[column].iloc[i] if column in rows else None
+    return None if value is None or np.ndim(value) == 0 else tuple(float(v) for v in value)
 
 
 def quantize(values: NDArray[np.floating]) -> tuple[NDArray[np.uint16], tuple[float, float]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from bodies import Hip
@@ -63,15 +64,15 @@ def test_a_visit_is_done_once_and_adopted_from_arrival(workspace: Path, params: 
     early = visit_item([rows[1] | {"archive": elsewhere.as_posix(), "origin": "phantom"}])
     made, files = items.arrive("standardize", early, process, params)
     assert (files / made[0]["owns"]).exists()
-    calls: list[object] = []
+    calls: list[str] = []
 
     def mapper(function, work):
         work = list(work)
-        calls.extend(work)
+        calls.extend(function.__name__ for _ in work)
         return map(function, work)
 
     run(params, mapper)
-    assert len(calls) == 1
+    assert calls == ["_call", "row_of", "row_of"]  # one visit, and the two hips of the second laid onto the first's
     hips = tables.read("hips", Path("data/hips.parquet"))
     assert list(hips["days"]) == [0.0, 0.0, 366.0, 366.0]
     assert list(hips["status"]) == ["ok"] * 4
@@ -80,9 +81,13 @@ def test_a_visit_is_done_once_and_adopted_from_arrival(workspace: Path, params: 
     series = tables.read("series", Path("data/series.parquet"))
     assert list(series["role"]) == ["t1", "t1"] and list(series["slices"]) == [12.0, 12.0]
     assert "center_x_mm" not in series and "affine" not in hips
+    assert list(hips["align_status"]) == ["first", "first", "ok", "ok"]
+    assert list(hips["first_visit"]) == ["2.25.a-L", "2.25.a-R"] * 2
+    assert hips["align_residual_mm"].max() < 0.1 and hips["align_mm"].max() < 0.1  # the same images on both days
+    assert np.allclose(np.stack(hips["to_first"]).reshape(-1, 4, 4), np.eye(4), atol=0.01)
     before = {path: path.read_bytes() for path in Path("data").rglob("*") if path.is_file()}
     run(params, mapper)
-    assert len(calls) == 1
+    assert len(calls) == 3
     assert before == {path: path.read_bytes() for path in Path("data").rglob("*") if path.is_file()}
     studies(rows[:1])
     run(params, mapper)

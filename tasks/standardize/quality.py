@@ -1,0 +1,103 @@
+"""How good a series is: noise, clipping, ghosts and movement, in numbers that do not depend on a scanner's units."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tasks.domain.volume import Volume
+from tasks.standardize.balls import block_mean
+
+BODY = 0.12
+"""Brighter than this share of the bright (97th percentile) is body; air lies beyond a margin about it."""
+MARGIN_MM = 12.0
+LEAST_AIR = 0.01
+"""With less air than this share of the slices ghosts cannot be told from anatomy."""
+LOOK_MM = 3.0
+"""In-plane voxel of the images whose movement is measured."""
+LONGEST_MM = 20.0
+SLICES = 6
+"""Slices of a series, evenly over it, that ghosts are looked for in."""
+
+
+def noise(boxes: list[NDArray]) -> float:
+    """Standard deviation of the noise: the median of second differences along rows, which anatomy hardly moves
+    (1.4826 / sqrt(6): from the median of |a - 2b + c| of white noise)."""
+    parts = [np.diff(box[:, ::2].astype(np.float32), n=2, axis=2).ravel() for box in boxes if box.shape[2] > 4]
+    if not parts:
+        return 0.0
+    return float(np.median(np.abs(np.concatenate(parts))) * 1.4826 / np.sqrt(6))
+
+
+def quality(
+    image: Volume, boxes: list[NDArray], values: NDArray[np.float32], body: NDArray[np.float32]
+) -> dict[str, float | None]:
+    """snr: body's median over noise. clipped: share of voxels at the series' highest value. ghosting: signal in air
+    beyond noise, as a share of the body's. motion_mm: how far slices are beside the middle of their neighbours."""
+    sigma = noise(boxes)
+    snr = float(np.median(body)) / sigma if len(body) and sigma > 0 else 0.0
+    return {
+        "snr": min(snr, 1000.0),
+        "clipped": float((values >= float(image.array.max())).mean()),
+        "ghosting": ghosting(image, sigma),
+        "motion_mm": motion(image),
+    }
+
+
+def ghosting(image: Volume, sigma: float) -> float | None:
+    """None where the field of view shows too little air, or a scanner has painted it black."""
+    chosen = np.unique(np.linspace(0, len(image.array) - 1, SLICES + 2).round().astype(int)[1:-1])
+    planes = image.array[chosen, ::2, ::2].astype(np.float32)
+    spacing = 2 * image.spacing[1:]
+    bright = float(np.percentile(planes, 97))
+    smooth = ndimage.uniform_filter(planes, (1, 3, 3))
+    body = smooth > max(BODY * bright, 2.5 * sigma)
+    reach = np.maximum(np.ceil(MARGIN_MM / spacing), 1).astype(int)
+    # Small specks of ghost are not body; what lies near the body is left out.
+    body = ndimage.binary_opening(body, np.ones((1, 5, 5)))
+    near = ndimage.maximum_filter(body, (1, *(2 * reach + 1)))
+    air = planes[~near]
+    if air.size < LEAST_AIR * planes.size or not body.any() or float((air == 0).mean()) > 0.5:
+        return None
+    # Noise alone has the mean of a Rayleigh distribution where there is no signal.
+    beyond = float(air.mean()) - np.sqrt(np.pi / 2) * sigma
+    return max(beyond, 0.0) / max(float(np.median(planes[body])), 1e-6)
+
+
+def motion(image: Volume) -> float | None:
+    """mm, in the plane of the slices: a patient who moved between the two passes of an interleaved stack shows as
+    slices that all lie beside the middle of their neighbours. None for fewer than five slices."""
+    factors = np.maximum(np.round(LOOK_MM / image.spacing), 1).astype(int)
+    factors[0] = max(int(LOOK_MM // image.spacing[0]), 1)
+    small = block_mean(image, np.minimum(factors, image.array.shape))
+    slices, height, width = small.array.shape
+    if slices < 5 or min(height, width) < 16:
+        return None
+    window = np.hanning(height)[:, None] * np.hanning(width)
+    planes = np.log1p(small.array / max(float(np.percentile(small.array, 90)), 1e-6) * 4)
+    spectra = np.fft.rfft2((planes - planes.mean(axis=(1, 2), keepdims=True)) * window)
+    low = np.exp(-((np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) / 0.18) ** 2))
+    moved = []
+    for k in range(1, slices - 1):
+        cross = spectra[k] * np.conj(0.5 * (spectra[k - 1] + spectra[k + 1]))
+        peak = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9) * low, (height, width))
+        moved.append(_shift(peak, small.spacing[1:]))
+    return float(np.median(moved))
+
+
+def _shift(peak: NDArray[np.float64], spacing: NDArray[np.float64]) -> float:
+    """mm from the origin to the highest place of a correlation within LONGEST_MM, to a fraction of a voxel."""
+    reach = np.maximum((LONGEST_MM / spacing).astype(int), 1)
+    reach = np.minimum(reach, (np.array(peak.shape) - 3) // 2)
+    around = np.roll(peak, reach + 1, axis=(0, 1))[: 2 * reach[0] + 3, : 2 * reach[1] + 3]
+    y, x = np.unravel_index(int(around[1:-1, 1:-1].argmax()), (2 * reach[0] + 1, 2 * reach[1] + 1))
+    y, x = int(y) + 1, int(x) + 1
+
+    def fine(before: float, top: float, after: float) -> float:
+        bend = before - 2 * top + after
+        return 0.5 * (before - after) / bend if bend < 0 else 0.0
+
+    dy = y - reach[0] - 1 + fine(around[y - 1, x], around[y, x], around[y + 1, x])
+    dx = x - reach[1] - 1 + fine(around[y, x - 1], around[y, x], around[y, x + 1])
+    return float(np.hypot(dy * spacing[0], dx * spacing[1]))

@@ -1,0 +1,59 @@
+"""The localizer on the bodies of `torsos`, after which no constant of it was chosen: sizes from child to very large
+man, fields of view from 165 to 450 mm, every plane, oblique, one hip only, an implant; and none where no hip is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tissues
+from torsos import NO_HIPS, person
+
+from tasks.standardize.locate import locate
+from tasks.standardize.params import Params
+
+# name: seed, size, plane, field of view mm, matrix, slices, step mm, tilt, side shown alone, state of it
+CASES = {
+    "a child in a small matrix": (1, 0.85, "coronal", 330.0, 96, 12, 4.2, (4, 5, -6), "", "sound"),
+    "a very large man": (2, 1.2, "coronal", 450.0, 128, 12, 5.4, (-3, 2, 4), "", "dead"),
+    "axial, tilted": (3, 1.0, "axial", 400.0, 112, 15, 5.0, (9, -4, 3), "", "sound"),
+    "one collapsed hip, 165 mm": (4, 1.0, "coronal", 165.0, 112, 16, 3.6, (5, 3, -5), "R", "collapsed"),
+    "one hip, sagittal": (5, 1.1, "sagittal", 220.0, 112, 18, 3.8, (2, -6, 4), "L", "dead"),
+}
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_heads_within_two_millimetres(name: str, params: Params) -> None:
+    seed, size, plane, fov, matrix, slices, step, tilt, alone, state = CASES[name]
+    rng = np.random.default_rng([2026, seed])
+    who = person(rng, size, dict.fromkeys(alone or "L", state) | ({} if alone else {"R": "sound"}))
+    middle = np.mean([j.centre for side, j in who.joints.items() if side in (alone or "LR")], axis=0)
+    slab = tissues.Slab(plane, (fov, fov), (matrix, matrix), slices, step, 0.85 * step, middle + 4.0, tilt)
+    (image,) = tissues.scanned(who.paint, slab, [tissues.T1], rng, tissues.Faults(noise=0.08))
+    found = locate(image, 1, params.localizer)
+    assert set(found.heads) == set(alone or "LR")
+    for side, head in found.heads.items():
+        assert np.linalg.norm(head.centre - who.joints[side].centre) < 2.0
+
+
+@pytest.mark.parametrize("side", ["L", "R"])
+def test_an_implant_is_said_to_be_one(side: str, params: Params) -> None:
+    rng = np.random.default_rng([2027, ord(side)])
+    other = "R" if side == "L" else "L"
+    who = person(rng, 1.0, {side: "metal", other: "sound"})
+    middle = np.mean([j.centre for j in who.joints.values()], axis=0)
+    slab = tissues.Slab("coronal", (400.0, 400.0), (112, 112), 12, 4.6, 4.0, middle, (2, 3, 1))
+    (image,) = tissues.scanned(who.paint, slab, [tissues.T1], rng, tissues.Faults())
+    found = locate(image, 1, params.localizer)
+    assert set(found.heads) == {other}
+    assert np.linalg.norm(found.heads[other].centre - who.joints[other].centre) < 2.0
+    assert "implant" in found.missing[side]
+
+
+@pytest.mark.parametrize("name", list(NO_HIPS))
+def test_no_hip_where_there_is_none(name: str, params: Params) -> None:
+    make, fov = NO_HIPS[name]
+    rng = np.random.default_rng([2028, len(name)])
+    slab = tissues.Slab("coronal", (fov, fov), (112, 112), 14, 4.6, 4.0, np.zeros(3), (3, -2, 4))
+    t1, fluid = tissues.scanned(make(rng), slab, [tissues.T1, tissues.STIR], rng, tissues.Faults())
+    assert not locate(t1, 1, params.localizer).heads
+    assert not locate(fluid, 0, params.localizer).heads

@@ -1,0 +1,287 @@
+"""Series as scanners of several makers write them, from bodies of another making, to hips."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import tissues
+from dialects import DIALECTS, Files, encoded, multiframe, written
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from torsos import Person, person
+
+from tasks.domain.volume import Volume
+from tasks.standardize import process
+from tasks.standardize.params import Params
+from tasks.standardize.roles import told
+from tasks.store import archives, hips
+from tasks.store.frames import decode
+from tasks.store.items import Item
+from tasks.store.series import Stack, measure, read_stacks, volume
+
+STUDY = "1.2.826.0.1.77"
+Seen = tuple[Person, dict[str, Volume]]
+
+
+@pytest.fixture(scope="module")
+def seen() -> Seen:
+    """A stranger in a wide oblique field of view: T1, STIR and, thinner, after contrast."""
+    rng = np.random.default_rng(31)
+    who = person(rng, 1.0, {"L": "dead", "R": "sound"})
+    middle = np.mean([joint.centre for joint in who.joints.values()], axis=0)
+    thick = tissues.Slab("coronal", (380.0, 380.0), (112, 112), 13, 4.6, 4.0, middle, (7.0, -4.0, 5.0))
+    thin = tissues.Slab("coronal", (340.0, 380.0), (84, 94), 30, 1.9, 1.9, middle, (7.0, -4.0, 5.0))
+    t1, stir = tissues.scanned(who.paint, thick, [tissues.T1, tissues.STIR], rng, tissues.Faults())
+    (post,) = tissues.scanned(who.paint, thin, [tissues.ENHANCED_3D], rng, tissues.Faults())
+    return who, {"t1": t1, "stir": stir, "post": post}
+
+
+def visit(folder: Path, files: Files, params: Params) -> tuple[list[dict], list[dict]]:
+    folder.mkdir(exist_ok=True)
+    archives.write(folder / "study.zip", files)
+    item = Item(STUDY, "d", {"study": STUDY, "subject": "OF", "archives": [(folder / "study.zip").as_posix()]})
+    rows = process(item, params, folder)
+    return [r for r in rows if r["table"] == "hips"], [r for r in rows if r["table"] == "series"]
+
+
+def off(row: dict, who: Person) -> float:
+    centre = np.array([row[f"center_{axis}_mm"] for axis in "xyz"])
+    return float(np.linalg.norm(centre - who.joints[row["side"]].centre))
+
+
+@pytest.mark.parametrize("dialect", list(DIALECTS))
+def test_every_maker_gives_the_same_hips(dialect: str, tmp_path: Path, params: Params, seen: Seen) -> None:
+    who, volumes = seen
+    agent = {"ContrastBolusAgent": "GADAVIST" if dialect != "siemens" else ""}
+    files = [
+        file
+        for number, (role, image) in enumerate(volumes.items(), 1)
+        for file in written(image, role, dialect, number=number, **(agent if role == "post" else {}))
+    ]
+    found, series = visit(tmp_path, files, params)
+    assert [(row["side"], row["status"], row["roles"]) for row in found] == [
+        ("L", "ok", "t1+fluid+contrast"), ("R", "ok", "t1+fluid+contrast"),
+    ]  # fmt: skip
+    assert all(off(row, who) < 2.0 for row in found)
+    assert all(row["status"] == "used" for row in series)
+    marrow = [hips.read(tmp_path / row["file"]).values("t1")[5:7, 52:60, 52:60].mean() for row in found]
+    assert 0.5 < marrow[1] < 1.3  # the sound one, whatever the maker's units
+
+
+def test_a_wrong_side_in_the_header_is_recorded_and_not_followed(tmp_path: Path, params: Params, seen: Seen) -> None:
+    who, volumes = seen
+    t1 = volumes["t1"]
+    column = int(t1.to_index(who.joints["R"].centre)[2])
+    low = max(column - 30, 0)
+    affine = t1.affine.copy()
+    affine[:3, 3] = t1.to_lps(np.array([0, 0, low]))
+    one = Volume(np.ascontiguousarray(t1.array[:, :, low : column + 30]), affine)
+    for says in ({"Laterality": "L"}, {"SeriesDescription": "COR T1 LEFT HIP"}):
+        found, _ = visit(tmp_path, written(one, "t1", "siemens", **says), params)
+        assert [row["side"] for row in found] == ["R"] and off(found[0], who) < 2.0
+        assert "Laterality says L" in found[0]["conflict"]
+
+
+def test_an_empty_agent_says_something_only_beside_series_without_one(seen: Seen) -> None:
+    plain = written(seen[1]["t1"], "t1", "siemens", number=1)
+    empty = written(seen[1]["post"], "post", "siemens", number=2, ContrastBolusAgent="")
+    named = written(seen[1]["post"], "post", "siemens", number=3, ContrastBolusAgent="X")
+
+    def agents(files: Files) -> list[bool]:
+        return [stack.physics["contrast"] for stack in told(read_stacks(files)[0])]
+
+    assert agents(plain + empty) == [False, True]
+    assert agents(empty) == [False]
+    assert agents(empty + named) == [False, True]
+
+
+def kinds(files: Files) -> list[Stack]:
+    return read_stacks(files)[0]
+
+
+def test_dixon_images_two_echoes_and_phases_of_one_series_are_told_apart(params: Params, seen: Seen) -> None:
+    from tasks.standardize.roles import candidate
+
+    t1 = seen[1]["t1"]
+    echoes = [{"te": 2.4, "kind": "WATER"}, {"te": 2.4, "kind": "FAT"}, {"te": 2.4, "kind": "OUT_OF_PHASE"}, {"te": 60}]
+    stacks = kinds(multiframe([t1] * 4, "t1", echoes))
+    assert len(stacks) == 4 and all(len(stack.frames) == 13 for stack in stacks)
+    roles = {}
+    for stack in stacks:
+        one = candidate(stack, *volume(stack), params)
+        roles[stack.physics["kind"] + f" {stack.physics['te_ms']:g}"] = one.role or one.why
+    assert "a fat image" in roles["FAT+NONE 2.4"] and "opposed" in roles["NONE+OUT_OF_PHASE 2.4"]
+    assert roles["NONE+WATER 2.4"].startswith("no role") and "te_ms 60" in roles["M+NONE 60"]
+    subtracted = kinds(written(t1, "post", "ge", ImageType=["DERIVED", "PRIMARY", "PROCESSED", "SUBTRACT"]))
+    assert candidate(subtracted[0], *volume(subtracted[0]), params).why.startswith("a subtraction")
+
+
+def test_phases_without_any_time_are_taken_in_the_order_of_their_numbers(seen: Seen) -> None:
+    post = seen[1]["post"]
+    later = Volume((post.array * 0.5).astype(np.uint16), post.affine)
+    first = written(post, "post", "canon", number=7)
+
+    def renumber(k: int, dataset: Dataset) -> Dataset:
+        dataset.SeriesInstanceUID = f"{STUDY}.7"
+        dataset.InstanceNumber = int(dataset.InstanceNumber) + 100
+        return dataset
+
+    both = [volume(stack)[0] for stack in kinds(first + written(later, "post", "canon", number=8, change=renumber))]
+    assert len(both) == 2
+    assert sorted(round(float(one.array.mean() / post.array.mean()), 1) for one in both) == [0.5, 1.0]
+
+
+def test_two_hips_with_nothing_between_them_in_one_series_are_two_stacks(seen: Seen) -> None:
+    t1 = seen[1]["t1"]
+
+    def side_by_side(k: int, dataset: Dataset) -> Dataset:
+        if k >= 6:
+            away = t1.affine[:3, 0] / t1.spacing[0] * 90
+            dataset.ImagePositionPatient = [
+                float(a + b) for a, b in zip(dataset.ImagePositionPatient, away, strict=True)
+            ]
+        return dataset
+
+    stacks = kinds(written(t1, "t1", "ge", change=side_by_side))
+    assert sorted(len(stack.frames) for stack in stacks) == [6, 7]
+    for stack in stacks:
+        assert measure(stack)[1].missing == 0
+
+
+def test_inverted_and_padded_pixels(seen: Seen) -> None:
+    t1 = seen[1]["t1"]
+
+    def inverted(k: int, dataset: Dataset) -> Dataset:
+        dataset.PhotometricInterpretation = "MONOCHROME1"
+        dataset.PixelData = (4095 - np.frombuffer(dataset.PixelData, "<u2")).astype("<u2").tobytes()
+        return dataset
+
+    def padded(k: int, dataset: Dataset) -> Dataset:
+        dataset.PixelPaddingValue = 65535
+        plane = np.frombuffer(dataset.PixelData, "<u2").reshape(dataset.Rows, dataset.Columns).copy()
+        plane[:, :9] = 65535
+        dataset.PixelData = plane.tobytes()
+        return dataset
+
+    (plain,) = kinds(written(t1, "t1", "siemens"))
+    (other,) = kinds(written(t1, "t1", "siemens", change=inverted))
+    assert np.array_equal(volume(plain)[0].array, volume(other)[0].array)
+    (edge,) = kinds(written(t1, "t1", "canon", change=padded))
+    assert volume(edge)[0].array.max() < 65535
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+def test_compressed_files_of_signed_pixels(syntax: str, seen: Seen) -> None:
+    t1 = seen[1]["t1"]
+
+    def squeezed(k: int, dataset: Dataset) -> Dataset:
+        again = pydicom.dcmread(io.BytesIO(encoded(dataset)))
+        again.compress(syntax, generate_instance_uid=False)
+        return again
+
+    small = Volume(t1.array[:4], t1.affine)
+    (stack,) = kinds(written(small, "t1", "ge", change=squeezed))
+    (plain,) = kinds(written(small, "t1", "ge"))
+    assert np.array_equal(volume(stack)[0].array, volume(plain)[0].array)
+
+
+@pytest.mark.skipif(shutil.which("dcmcjpeg") is None, reason="dcmcjpeg is not installed (Debian: dcmtk)")
+@pytest.mark.parametrize("process14", ["+e1", "+el"])
+def test_lossless_jpeg_of_dcmtk(process14: str, tmp_path: Path, seen: Seen) -> None:
+    (_, data), *_ = written(seen[1]["t1"], "t1", "siemens")
+    (tmp_path / "in.dcm").write_bytes(data)
+    subprocess.run(["dcmcjpeg", process14, tmp_path / "in.dcm", tmp_path / "out.dcm"], check=True, capture_output=True)
+    plain, packed = (read_stacks([("x", path.read_bytes())])[0][0].frames[0] for path in sorted(tmp_path.glob("*.dcm")))
+    assert "JPEG Lossless" in packed.dataset.file_meta.TransferSyntaxUID.name
+    assert np.array_equal(decode(plain), decode(packed))
+
+
+def test_several_frames_without_places_are_refused_with_a_reason(seen: Seen) -> None:
+    def many(k: int, dataset: Dataset) -> Dataset:
+        dataset.NumberOfFrames, dataset.PixelData = 3, dataset.PixelData * 3
+        return dataset
+
+    stacks, unusable = read_stacks(written(seen[1]["t1"], "t1", "siemens", change=many))
+    assert not stacks and "several frames in one object" in unusable[0].reason
+
+
+BROKEN = [
+    "Rows", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "PixelData", "BitsAllocated",
+    "PixelRepresentation", "SeriesInstanceUID", "EchoTime", "ImageType", "SamplesPerPixel", "Modality", "BitsStored",
+]  # fmt: skip
+
+
+def test_no_broken_header_stops_a_visit(tmp_path: Path, params: Params, seen: Seen) -> None:
+    """Every attribute gone, empty, or nonsense: rows say so, and the good series is used all the same."""
+    small = Volume(seen[1]["t1"].array[:5, ::4, ::4], seen[1]["t1"].affine @ np.diag([1.0, 4, 4, 1]))
+    files = written(seen[1]["t1"], "t1", "siemens")
+    number = 20
+    for name in BROKEN:
+        for how in ("gone", "empty", "nonsense"):
+            number += 1
+
+            def broken(k: int, dataset: Dataset, name: str = name, how: str = how) -> Dataset:
+                if how == "gone":
+                    delattr(dataset, name) if name in dataset else None
+                elif how == "empty":
+                    setattr(dataset, name, b"" if name == "PixelData" else None)
+                elif name in ("Rows", "BitsAllocated", "PixelRepresentation", "SamplesPerPixel", "BitsStored"):
+                    setattr(dataset, name, 7)
+                elif name != "PixelData":
+                    setattr(dataset, name, ["-1", "1e300"] if name not in ("Modality", "SeriesInstanceUID") else "9.9")
+                return dataset
+
+            try:
+                files += written(small, "stir", "siemens", number=number, change=broken)
+            except (ValueError, TypeError, AttributeError):
+                continue  # pydicom itself does not write it
+    found, series = visit(tmp_path, files, params)
+    assert [row["status"] for row in found] == ["ok", "ok"]
+    assert all(row["reason"] for row in series if row["status"] != "used")
+    assert len(series) > 20
+
+
+def test_a_mask_on_the_hip_grid_comes_back_within_half_a_voxel(tmp_path: Path, params: Params, seen: Seen) -> None:
+    who, volumes = seen
+    t1 = volumes["t1"]
+    found, _ = visit(tmp_path, written(t1, "t1", "siemens"), params)
+    for row in found:
+        hip = hips.read(tmp_path / row["file"])
+        drawn = Volume(hip.values("t1"), np.array(hip.meta["patient_affine"]["t1"]))
+        index = np.argwhere(np.ones(drawn.array.shape, bool))
+        ball = np.linalg.norm(drawn.to_lps(index) - who.joints[row["side"]].centre, axis=1) < 20.0
+        back = t1.to_index(drawn.to_lps(index[ball])).mean(axis=0)  # the mask's middle, in voxels of the source
+        wanted = t1.to_index(who.joints[row["side"]].centre)
+        assert np.abs(back - wanted).max() < 0.5
+        # The image itself: bright in the hip grid where the source is bright, and less so a voxel beside it.
+        places, here = drawn.to_lps(index[ball]), drawn.array[tuple(index[ball].T)]
+        right, beside = (
+            np.corrcoef(sampled(t1, places + away), here)[0, 1] for away in (np.zeros(3), t1.affine[:3, 1])
+        )
+        assert right > 0.97 and beside < right
+
+
+def sampled(image: Volume, places: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
+    return ndimage.map_coordinates(image.array.astype(float), image.to_index(places).T, order=1, mode="nearest")
+
+
+def test_the_qc_sheet_shows_each_hip(tmp_path: Path, params: Params, seen: Seen) -> None:
+    from PIL import Image
+
+    files = written(seen[1]["t1"], "t1", "siemens")
+    found, series = visit(tmp_path, files, params)
+    assert [row["owns"] for row in series] == [f"{STUDY}.png"]
+    with Image.open(tmp_path / f"{STUDY}.png") as page:
+        tiles = np.array(page)
+    assert tiles.shape[1] > 800 and tiles[:168].std() > 20
+    silent, _ = visit(tmp_path / "b", files, params.model_copy(update={"sheets": False}))
+    assert not list((tmp_path / "b").glob("*.png"))
+    assert [row["digest"] for row in silent] == [row["digest"] for row in found]
