@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import random
 import struct
+from functools import cache
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 SLICES, SERIES = 25, 2
 _LONG = frozenset(b"OB OW SQ UN UT".split())
@@ -46,7 +50,7 @@ def file(study: int, series: int, instance: int, pick: random.Random) -> bytes:
     sop = f"{uid}.{series + 1}.{instance + 1}"
     rows = _public(study, series, instance, uid, sop, ge, pick)
     rows += _ge(study, series, instance, pick) if ge else _siemens(pick)
-    rows.append((0x7FE00010, "OW", pick.randbytes(256 * 256 * 2)))
+    rows.append((0x7FE00010, "OW", _pixels(instance, pick)))
     meta = [(0x00020001, "OB", b"\0\1"), (0x00020002, "UI", _MR), (0x00020003, "UI", sop)]
     meta += [(0x00020010, "UI", "1.2.840.10008.1.2.1"), (0x00020012, "UI", f"{_ROOT}.9"), (0x00020013, "SH", "SCANNER")]
     return b"\0" * 128 + b"DICM" + _written(meta) + _written(rows)
@@ -125,6 +129,20 @@ def _siemens(pick: random.Random) -> list[Row]:
         (0x00290010, "LO", "SIEMENS CSA HEADER"), (0x00291008, "CS", "IMAGE NUM 4"), (0x00291009, "LO", "20210315"),
         (0x00291010, "OB", pick.randbytes(38000)), (0x00291018, "CS", "MR"), (0x00291020, "OB", pick.randbytes(38000)),
     ]  # fmt: skip
+
+
+def _pixels(instance: int, pick: random.Random) -> bytes:
+    """Two femoral heads in soft tissue, no two pictures alike: 12 bits, noise as a receiver has it."""
+    noise = np.random.default_rng(pick.randrange(1 << 32)).normal(0, 25, (256, 256)).astype(np.float32)
+    return np.clip(_anatomy(instance) + noise, 0, 4095).astype("<u2").tobytes()
+
+
+@cache
+def _anatomy(instance: int) -> NDArray[np.float32]:
+    y, x = np.mgrid[0:256, 0:256].astype(np.float32)
+    body = 600 / (1 + np.exp((np.hypot((x - 128) / 1.5, y - 128) - 75).clip(-80, 80) / 3))
+    heads = sum(1500 / (1 + np.exp((np.hypot(x - at, y - 120) - 8 - instance).clip(-80, 80) / 2)) for at in (80, 176))
+    return (body + heads + 40 * np.sin(x / 19 + instance) * np.cos(y / 23)).astype(np.float32)
 
 
 def _item(rows: list[Row]) -> bytes:

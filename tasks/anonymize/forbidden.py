@@ -36,7 +36,8 @@ _CODE = re.compile(rb"[A-Za-z%/{}\[\]0-9*.^-]{0,20}")
 _SUSPECT = re.compile(rb"\d{7,}|@|\^")
 
 
-_STATED = frozenset({0x00080016, 0x00080018, 0x00100010, 0x00100020, 0x00120062, 0x00120063, 0x00280303})
+STATED = frozenset({0x00080016, 0x00080018, 0x00100010, 0x00100020, 0x00120062, 0x00120063, 0x00280303})
+"""What `judge` looks for over the whole file; every other element is judged alone, or by its private creator."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def judge(found: Found, params: Params, subject: str, good: set[Any]) -> Iterato
         yield "trailing bytes"
     if [tag & 0xFFFF for _, tag, _, _ in found.meta] != [0, 1, 2, 3, 0x10, 0x12, 0x13]:
         yield "file meta"
-    top = {tag: raw.strip(b" \0") for path, tag, _, raw in found.elements if tag in _STATED and not path}
+    top = {tag: raw.strip(b" \0") for path, tag, _, raw in found.elements if tag in STATED and not path}
     meta = {tag: raw.strip(b" \0") for _, tag, _, raw in found.meta}
     if meta.get(0x00020013) != b"OSTEOFLOW_1" or not meta.get(0x00020012, b"").startswith(b"2.25."):
         yield "file meta"

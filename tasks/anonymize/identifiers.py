@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from functools import lru_cache
 
@@ -21,6 +21,11 @@ _PLACES = frozenset({0x00080080, 0x00080081, 0x00081040, 0x00102299, 0x00102152,
 DATES = (b"DA", b"DT")
 _TEXT = frozenset((b"LO", b"SH", b"ST", b"LT", b"UT", b"UC", b"PN", b"AE", b"CS", b"UR", b"AS", b"OB", b"UN"))
 _NUMBERS = frozenset((b"DS", b"IS"))
+_SEARCHED = _TEXT | _NUMBERS
+_TELLING = frozenset((b"UI", b"PN", *DATES))
+_PRIVATE = (b"LO", b"SH")
+_FAR = 65536
+"""Bytes of a value that are searched."""
 _TECHNICAL = frozenset({0x00080070, 0x00081090, 0x00181020, 0x00180024, 0x00189005, 0x00181250, 0x00181251})
 
 MOST_REMEMBERED = 4096
@@ -65,73 +70,64 @@ def _is_ordinary(part: bytes, ordinary: frozenset[bytes]) -> bool:
 
 
 class Facts:
-    """What the elements of a source tell: UIDs, dates by place, and groups of identifiers."""
+    """What the elements of a source tell: UIDs, dates by place, and words that identify."""
 
     def __init__(self, elements: Iterable[Element]) -> None:
         self.uids: set[bytes] = set()
         self.dates: dict[tuple[tuple[int, ...], int], bytes] = {}
-        self.needles: dict[Needles, None] = {}
+        self.words: set[bytes] = set()
         for element in elements:
-            kind, found = _HARVESTED.get(element) or _harvest(element)
-            if kind == "":
+            _, tag, vr, _ = element
+            if vr not in _TELLING and tag not in _IDS and tag not in _PLACES and not (tag & 0x10000 and vr in _PRIVATE):
                 continue
+            kind, found = _HARVESTED.get(element) or _harvest(element)
             if kind == "uid":
                 self.uids |= found
             else:
-                self.needles[found] = None
+                self.words |= found
                 if kind == "date":
                     self.dates[element[0], element[1]] = element[3]
 
-    def words(self) -> frozenset[bytes]:
-        """The identifiers without their marks."""
-        return frozenset(part.lstrip(b"\0\1") for group in self.needles for part in group)
-
 
 class Search:
-    """The search for one set of identifiers, and the elements that it has found clean before."""
+    """The search of released elements for what their source tells."""
 
-    def __init__(self, needles: Iterable[Needles], params: Params) -> None:
-        every = frozenset().union(*needles)
-        bare = {part.lstrip(b"\1") for part in every if not part.startswith(b"\0")}
-        self.strict = _needles(frozenset(bare))
-        self.loose = _needles(frozenset(bare | {part[1:] for part in every if part.startswith(b"\0")}))
-        self.long_ids = _needles(frozenset(part[1:] for part in every if part.startswith(b"\1")))
-        self.only_strict = params.retain_institution_identity
+    def __init__(self, facts: Facts, params: Params, shift: int) -> None:
+        self.facts, self.params, self.shift = facts, params, shift
         self.allowed = {0x00181000, 0x00081010, 0x00081080} if params.retain_device_identity else set()
-        self.retain_uids = params.retain_uids
-        self.clean: set[Element] = set()
-        self.good: set[Element] = set()
-        """Elements in which `forbidden.judge` has found nothing; kept here because it depends on the subject."""
 
-    def wrong(self, element: Element, facts: Facts, shift: int) -> str | None:
-        """What this element of a released file gives away, or None. `facts`: UIDs and dates of its source."""
-        vr = element[2]
-        if vr == b"UI":
-            same = not self.retain_uids and not facts.uids.isdisjoint(_uids_of(element[3]))
-            return f"uid {name_of(element[1])}" if same else None
-        if element not in self.clean and (complaint := self.identifies(element)) is not None:
-            return complaint
-        if vr in DATES:
-            return _unmoved(facts.dates.get((element[0], element[1])), element, shift)
-        return None
+    def through(self, elements: Sequence[Element]) -> list[str]:
+        """What is wrong, as 'kind (gggg,eeee)'."""
+        complaints = []
+        dates, uids = self.facts.dates, self.facts.uids if not self.params.retain_uids else set()
+        for element in elements:
+            _, tag, vr, raw = element
+            if vr == b"UI" and not uids.isdisjoint(_uids_of(raw)):
+                complaints.append(f"uid {name_of(tag)}")
+            elif vr in DATES and (complaint := _unmoved(dates.get((element[0], tag)), element, self.shift)) is not None:
+                complaints.append(complaint)
+        # Most words stand nowhere at all; only those that do are looked for element by element, as whole words.
+        text = b"\n".join([raw[:_FAR] for _, _, vr, raw in elements if vr in _SEARCHED]).lower()
+        near = frozenset(word for word in self.facts.words if word.lstrip(b"\0\1").lower() in text)
+        return [*complaints, *self._identified(near, elements)] if near else complaints
 
-    def identifies(self, element: Element) -> str | None:
-        _, tag, vr, raw = element
-        pattern = None
-        if vr in _TEXT and tag not in self.allowed:
-            pattern = self.strict if tag in _TECHNICAL or self.only_strict else self.loose
-        elif vr in _NUMBERS:
-            pattern = self.long_ids
-        if raw and pattern is not None and pattern.search(raw[:65536]):
-            return f"identifier {name_of(tag)}"
-        if len(self.clean) < MOST_REMEMBERED and len(raw) <= 1024:
-            self.clean.add(element)
-        return None
-
-
-@lru_cache(maxsize=16)
-def search_for(needles: tuple[Needles, ...], params: Params, subject: str) -> Search:
-    return Search(needles, params)
+    def _identified(self, near: Needles, elements: Iterable[Element]) -> Iterator[str]:
+        bare = {part.lstrip(b"\1") for part in near if not part.startswith(b"\0")}
+        strict = _pattern(frozenset(bare))
+        loose = (
+            strict
+            if self.params.retain_institution_identity
+            else _pattern(frozenset(bare | {part[1:] for part in near if part.startswith(b"\0")}))
+        )
+        long_ids = _pattern(frozenset(part[1:] for part in near if part.startswith(b"\1")))
+        for _, tag, vr, raw in elements:
+            pattern = None
+            if vr in _TEXT and tag not in self.allowed:
+                pattern = strict if tag in _TECHNICAL else loose
+            elif vr in _NUMBERS:
+                pattern = long_ids
+            if pattern is not None and pattern.search(raw[:_FAR]):
+                yield f"identifier {name_of(tag)}"
 
 
 def _uids_of(raw: bytes) -> list[bytes]:
@@ -150,7 +146,7 @@ def _parts(raw: bytes) -> set[bytes]:
 
 
 @lru_cache(maxsize=64)
-def _needles(needles: frozenset[bytes]) -> re.Pattern[bytes] | None:
+def _pattern(needles: frozenset[bytes]) -> re.Pattern[bytes] | None:
     """One pattern over all needles, whole words only for ASCII ones; case does not count."""
     if not needles:
         return None

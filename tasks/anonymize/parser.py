@@ -13,14 +13,22 @@ Element = tuple[tuple[int, ...], int, bytes, bytes]
 """path of the sequences and items above, tag, VR, value."""
 
 
+_HEADS = {
+    order: tuple(struct.Struct(order + form).unpack_from for form in ("HH2sH", "L", "HHL")) for order in ("<", ">")
+}
+
+
 class Unreadable(Exception):
     """This parser cannot follow the file."""
 
 
 @dataclass(frozen=True)
 class Parsed:
+    syntax: bytes
     meta: list[Element]
     elements: list[Element]
+    spans: list[tuple[int, int, int]]
+    """Of each element of the file meta and of the top level: its start, its end, and its place in meta + elements."""
     end: int
     size: int
     preamble: bytes
@@ -30,9 +38,12 @@ def parse(data: bytes) -> Parsed:
     if data[128:132] != b"DICM":
         raise Unreadable
     meta: list[Element] = []
+    spans: list[tuple[int, int, int]] = []
     at = 132
     while data[at : at + 2] == b"\x02\0":
+        start = at
         found, at = one(data, at, len(data), True, "<", ())
+        spans.append((start, at, len(meta)))
         meta += found
     syntax = next((raw.strip(b" \0") for _, tag, _, raw in meta if tag == 0x00020010), b"")
     if syntax == b"1.2.840.10008.1.2.1.99":
@@ -46,7 +57,9 @@ def parse(data: bytes) -> Parsed:
     end, last, size = at, -1, len(data)
     head, long = struct.Struct("<HH2sH").unpack_from, struct.Struct("<L").unpack_from
     plain = explicit and order == "<"
+    many = len(meta)
     while end < size:
+        start, first = end, many + len(elements)
         if plain:
             # The common case, written out: a short element of the top level.
             group, number, vr, length = head(data, end)
@@ -59,13 +72,15 @@ def parse(data: bytes) -> Parsed:
                     raise Unreadable
                 last, end = tag, value + length
                 elements.append(((), tag, vr, data[value:end] if vr not in BULK or length <= 1024 else MUCH))
+                spans.append((start, end, first))
                 continue
         found, end = one(data, end, size, explicit, order, ())
         if found[0][1] <= last:
             raise Unreadable
         last = found[0][1]
         elements += found
-    return Parsed(meta, elements, end, size, data[:128])
+        spans.append((start, end, first))
+    return Parsed(syntax, meta, elements, spans, end, size, data[:128])
 
 
 MUCH = b"more than this parser hands out"
@@ -79,19 +94,19 @@ def one(data: bytes, at: int, end: int, explicit: bool, order: str, path: tuple[
     """The element at `at` and all that are nested in it, and where the next one starts."""
     if len(path) > 64:
         raise Unreadable
-    group, number = struct.unpack_from(order + "HH", data, at)
-    tag = group << 16 | number
+    head, long, plain = _HEADS[order]
     if explicit:
-        vr = data[at + 4 : at + 6]
+        group, number, vr, length = head(data, at)
+        value = at + 8
         if vr in LONG:
-            length, value = struct.unpack_from(order + "L", data, at + 8)[0], at + 12
-        else:
-            length, value = struct.unpack_from(order + "H", data, at + 6)[0], at + 8
+            length, value = long(data, value)[0], at + 12
         if not (vr.isalpha() and vr.isupper()):
             raise Unreadable
+        tag = group << 16 | number
     else:
+        group, number, length = plain(data, at)
+        tag = group << 16 | number
         vr, value = _vr(tag), at + 8
-        length = struct.unpack_from(order + "L", data, at + 4)[0]
     if group == 0xFFFE:
         raise Unreadable
     if vr == b"SQ" or (length == 0xFFFFFFFF and tag != 0x7FE00010):

@@ -10,7 +10,6 @@ from tasks.anonymize.encoding import encoding_of
 from tasks.anonymize.marks import NOT_LOOKED, file_meta, marks
 from tasks.anonymize.params import Params
 from tasks.anonymize.pixels import Looks
-from tasks.anonymize.policy import Policy
 from tasks.anonymize.rewrite import Chunk, Rewriter, Unusual
 from tasks.anonymize.series import Memory
 from tasks.anonymize.values import OWN_NAMES, Patient
@@ -96,10 +95,13 @@ def release(data: bytes, site: str, keys: Keys, params: Params, looks: Looks | N
     `looks` says which files of a series are searched for burned-in text, beside those that their attributes mark."""
     memory = _memory(site, keys, params)
     draft = _as_before(data, memory, params)
-    looked = pixels.look(data, draft.header if draft else inspect(data, params), params, looks)
+    header = draft.header if draft else inspect(data, params)
+    looked = pixels.look(data, header, params, looks)
     searched = looked.outcome if looked else NOT_LOOKED
-    if draft is None or looked is not None:
-        draft = _the_long_way(looked.data if looked else data, site, keys, params, searched)
+    if looked is not None and looked.data is not data:
+        draft = _the_long_way(looked.data, inspect(looked.data, params), site, keys, params, searched)
+    elif draft is None or looked is not None:
+        draft = _the_long_way(data, header if header.layout else inspect(data, params), site, keys, params, searched)
     header, patient = draft.header, draft.patient
     sop, series, study = (
         uid if params.retain_uids else keys.uid(uid) for uid in (header.sop_uid, header.series_uid, header.study_uid)
@@ -108,8 +110,8 @@ def release(data: bytes, site: str, keys: Keys, params: Params, looks: Looks | N
     found = leaks(data, released, params, patient.subject, patient.shift)
     if found:
         raise BadInput("verification_failed", "; ".join(sorted(set(found))[:5]))
-    if draft.teaches is not None:
-        memory.learn(data, header, draft.teaches, patient, marks(params, patient.subject))
+    if draft.teacher is not None and draft.teacher.data is data:
+        memory.learn(header, draft.teacher, marks(params, patient.subject))
     return Released(released, study, series, sop, patient.subject, header, searched)
 
 
@@ -121,8 +123,8 @@ class _Draft:
     patient: Patient
     pieces: list[Chunk]
     syntax: str
-    teaches: Policy | None = None
-    """The decisions for its IOD, when the next file can learn from this one."""
+    teacher: Rewriter | None = None
+    """What rewrote it, where the next file can learn from this one."""
 
 
 def _as_before(data: bytes, memory: Memory, params: Params) -> _Draft | None:
@@ -136,9 +138,8 @@ def _as_before(data: bytes, memory: Memory, params: Params) -> _Draft | None:
     return _Draft(header, likeness.patient, pieces, header.transfer_syntax)
 
 
-def _the_long_way(data: bytes, site: str, keys: Keys, params: Params, searched: str) -> _Draft:
+def _the_long_way(data: bytes, header: Header, site: str, keys: Keys, params: Params, searched: str) -> _Draft:
     """The file element by element, put in order by pydicom first where it is unusual."""
-    header = inspect(data, params)
     patient = _patient(header, site, keys, params)
     try:
         return _rewritten(data, header, patient, header, searched)
@@ -159,12 +160,9 @@ def _rewritten(data: bytes, header: Header, patient: Patient, original: Header, 
     if kind is None:
         raise BadInput("unknown_sop_class")
     decisions = policy.policy_for(kind[0], patient.params)
-    pieces = Rewriter(decisions, patient, data, encoding_of(header)).dataset(
-        header, marks(patient.params, patient.subject, searched)
-    )
-    return _Draft(
-        original, patient, pieces, syntax, decisions if header is original and searched == NOT_LOOKED else None
-    )
+    rewriter = Rewriter(decisions, patient, data, encoding_of(header))
+    pieces = rewriter.dataset(header, marks(patient.params, patient.subject, searched))
+    return _Draft(original, patient, pieces, syntax, rewriter if header is original else None)
 
 
 @lru_cache(maxsize=4)

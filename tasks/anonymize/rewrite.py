@@ -53,6 +53,8 @@ class Rewriter:
         self.explicit, self.big = code.explicit, code.big
         self.learned = decisions.learned.setdefault((False, "e" if code.explicit else "i"), {})
         self.blocks: safe_private.Blocks = {}
+        self.became: list[Chunk | None] = []
+        """What `dataset` has made of each element: its new bytes, STAYS, or None."""
 
     def dataset(self, header: Header, marks: tuple[Mark, ...]) -> list[Chunk]:
         """The new dataset (what follows group 0002) in pieces, over the layout that the header's reader has found."""
@@ -77,6 +79,7 @@ class Rewriter:
                         out.append(self.marked(pending.pop(0)))
                     following = pending[0].tag if pending else 1 << 32
                 new = rewritten(element, header)
+                self.became.append(new)
                 if new is STAYS:
                     continue
                 if run < at:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.anonymize import policy, safe_private
-from tasks.anonymize.encoding import Encoding, encoding_of
+from tasks.anonymize.encoding import Encoding
 from tasks.anonymize.marks import Mark
 from tasks.anonymize.policy import Policy
 from tasks.anonymize.rewrite import STAYS, Chunk, Rewriter, Unusual, due
@@ -178,8 +178,9 @@ class Memory:
                 return likeness, *found
         return None
 
-    def learn(self, data: bytes, header: Header, decisions: Policy, patient: Patient, marks: tuple[Mark, ...]) -> None:
-        """Remember what `data`, which went the long way and out, has in common with the files before it."""
+    def learn(self, header: Header, rewriter: Rewriter, marks: tuple[Mark, ...]) -> None:
+        """Remember what a file, which went the long way and out, has in common with the files before it."""
+        data, patient = rewriter.data, rewriter.patient
         if header.big_endian or header.transfer_syntax == dicom.DEFLATED_LITTLE or not header.layout:
             return
         layout = [*dicom.elements(data, 132, header.dataset, True), *header.layout]
@@ -197,7 +198,7 @@ class Memory:
         if any(layout[n][0] in _ALWAYS_EQUAL or _is_creator(layout[n][0]) for n in differ):
             return
         elements = [None if n in differ else content for n, content in enumerate(here)]
-        new = _learned(data, header, decisions, patient, marks, shape, layout, elements)
+        new = _learned(header, rewriter, marks, shape, layout, elements)
         if new is not None:
             self.kept = (new, *[one for one in self.kept if one is not before][: MOST - 1])
             if len(self.differed) >= MOST_SHAPES:
@@ -230,12 +231,11 @@ def _is_creator(tag: int) -> bool:
 
 
 def _learned(
-    data: bytes, header: Header, decisions: Policy, patient: Patient, marks: tuple[Mark, ...],
-    shape: tuple[object, ...], layout: list[dicom.Element], elements: list[bytes | None],
+    header: Header, rewriter: Rewriter, marks: tuple[Mark, ...], shape: tuple[object, ...],
+    layout: list[dicom.Element], elements: list[bytes | None],
 ) -> Likeness | None:  # fmt: skip
     """The likeness of this file and those before it, or None when it is not worth remembering."""
-    code = encoding_of(header)
-    rewriter = Rewriter(decisions, patient, data, code)
+    data, code = rewriter.data, rewriter.code
     pending = due(marks, header)
     steps: list[Step] = []
     written: list[Chunk] = []
@@ -256,7 +256,7 @@ def _learned(
         if tag in dicom.PIXEL_DATA:
             tail = (data[begin : at + back], b"".join(written), back, tag)
             break
-        new = rewriter.rewritten(element, header)
+        new = rewriter.became[number - metas]
         if elements[number] is not None:
             if new is not None:
                 written.append(data[at:end] if new is STAYS else new)
@@ -271,7 +271,7 @@ def _learned(
     if sum(step[1] + len(step[2]) for step in steps) + len(tail[0]) + len(tail[1]) > LONGEST_HEADER:
         return None
     bare = Header(header.transfer_syntax, header.dataset, header.size, header.meta, header.values, False)
-    return Likeness(patient, decisions, marks, shape, elements, code, bare, steps, boundary, tail)
+    return Likeness(rewriter.patient, rewriter.policy, marks, shape, elements, code, bare, steps, boundary, tail)
 
 
 def _kind(element: dicom.Element, rewriter: Rewriter) -> tuple[int, str, Any]:

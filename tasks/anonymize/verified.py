@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
-from tasks.anonymize.forbidden import Found, judge
+from tasks.anonymize.forbidden import STATED, Found, judge
 from tasks.anonymize.identifiers import DATES, Facts, Search
 from tasks.anonymize.params import Params
-from tasks.anonymize.parser import BULK, LONG, MUCH, Element, Unreadable, one
+from tasks.anonymize.parser import BULK, LONG, MUCH, Element, Parsed, Unreadable, one
 
 MOST_PAIRS = 12
 MOST_TRIED = 6
@@ -35,8 +36,8 @@ _OFTEN_DIFFERS = frozenset(
 
 Who = tuple[Params, str, int]
 """Parameters, subject and shift: what a verdict depends on besides the bytes."""
-Span = tuple[int, bytes, int, int]
-"""tag, VR, start and end of an element of the top level or of the file meta."""
+Span = tuple[int, bytes, int, int, list[Element]]
+"""tag, VR, start and end of an element of the top level or of the file meta, and what the parser reads there."""
 Step = tuple[bytes, int, int, int, bytes]
 """Shared bytes up to the length of a differing value, how many, how many before the length its element starts (4 in
 implicit VR, 6 with a length of two bytes, 8 of four), its tag and VR."""
@@ -105,9 +106,9 @@ class Pair:
     def __init__(self, source: _Shape, released: _Shape, who: Who) -> None:
         self.source, self.released, self.who = source, released, who
         self.facts = Facts(source.constant[source.metas :])
-        self.words = self.facts.words()
-        self.search = Search(self.facts.needles, who[0])
-        elements = released.constant[released.metas :]
+        self.meta, elements = released.constant[: released.metas], released.constant[released.metas :]
+        self.stated = [one for one in elements if one[1] in STATED or one[1] & 0x10000]
+        """With these the differing elements are judged; the others are good, whatever else the file holds."""
         self.uids = {part.strip(b" \0") for one in elements if one[2] == b"UI" for part in one[3].split(b"\\")}
         self.dated = {(one[0], one[1]) for one in elements if one[2] in DATES}
 
@@ -121,25 +122,31 @@ class Pair:
             return False
         params, subject, shift = self.who
         new = Facts(element for element in there[0] if element[1] >> 16 != 2)
-        if words := new.words() - self.words:
+        if words := new.words - self.facts.words:
             # Identifiers that the shared elements were not searched for: they may stand nowhere, in any form.
             text = released[128 : here[1]].lower()
-            if any(word.lower() in text for word in words):
+            if any(word.lstrip(b"\0\1").lower() in text for word in words):
                 return False
         if not params.retain_uids and not self.uids.isdisjoint(new.uids):
             return False
         if not self.dated.isdisjoint(new.dates):
             return False
         new.uids |= self.facts.uids
+        new.words |= self.facts.words
         new.dates = {**self.facts.dates, **new.dates}
-        metas = [element for element in here[0] if element[1] >> 16 == 2]
         differ = [element for element in here[0] if element[1] >> 16 != 2]
-        if any(self.search.wrong(element, new, shift) is not None for element in differ):
+        if Search(new, params, shift).through(differ):
             return False
-        known, first = self.released.constant, self.released.metas
-        meta = sorted([*known[:first], *metas], key=lambda element: element[1])
-        found = Found(meta, [*known[first:], *differ], released[:128], 0)
-        return next(iter(judge(found, params, subject, self.search.good)), None) is None
+        metas = [element for element in here[0] if element[1] >> 16 == 2]
+        meta = sorted([*self.meta, *metas], key=lambda element: element[1])
+        found = Found(meta, [*self.stated, *differ], released[:128], 0)
+        return next(iter(judge(found, params, subject, good_of(params, subject))), None) is None
+
+
+@lru_cache(maxsize=16)
+def good_of(params: Params, subject: str) -> set[Element]:
+    """Elements in which `forbidden.judge` has found nothing, under these parameters and for this subject."""
+    return set()
 
 
 _pairs: tuple[Pair, ...] = ()
@@ -159,53 +166,44 @@ def find(source: bytes, released: bytes, who: Who) -> bool:
     return False
 
 
-def remember(source: bytes, released: bytes, who: Who) -> None:
+def remember(source: bytes, released: bytes, there: Parsed, here: Parsed, who: Who) -> None:
     """Both have passed in full: keep what they have in common with those before them."""
     global _pairs
-    try:
-        there, here = _spans(source), _spans(released)
-    except (Unreadable, struct.error):
+    if not (_plain(there) and _plain(here)):
         return
-    if there is None or here is None:
-        return
-    kinds = _kinds(source, there), _kinds(released, here)
+    spans = _spans(there), _spans(here)
+    kinds = _kinds(source, spans[0]), _kinds(released, spans[1])
     like = [pair for pair in _pairs if pair.who == who and (pair.source.kinds, pair.released.kinds) == kinds]
     for pair in (*like, None):
         before = (pair.source, pair.released) if pair else (None, None)
-        shapes = _shape(source, there, kinds[0], before[0]), _shape(released, here, kinds[1], before[1])
+        shapes = (
+            _shape(source, spans[0], kinds[0], there.syntax, before[0]),
+            _shape(released, spans[1], kinds[1], here.syntax, before[1]),
+        )
         if shapes[0] is not None and shapes[1] is not None:
             others = [other for other in _pairs if other is not pair]
             _pairs = (Pair(shapes[0], shapes[1], who), *others[: MOST_PAIRS - 1])
             return
 
 
-def _spans(data: bytes) -> list[Span] | None:
-    """The top level of a file that ends with its pixel data or has none; None for what is not little endian."""
-    spans: list[Span] = []
-    at, size, explicit = 132, len(data), True
-    while at < size:
-        if spans and spans[-1][0] >> 16 == 2 and data[at : at + 2] != b"\x02\0":
-            syntax = next(
-                (data[start + 8 : end].strip(b"\0 ") for tag, _, start, end in spans if tag == 0x00020010), b""
-            )
-            if syntax in _OTHERS:
-                return None
-            explicit = syntax != _IMPLICIT
-        found, end = one(data, at, size, explicit, "<", ())
-        spans.append((found[0][1], found[0][2], at, end))
-        at = end
-        if found[0][1] in _PIXELS:
-            break
-    return spans if at == size else None
+def _plain(parsed: Parsed) -> bool:
+    """Little endian, and with nothing behind the pixel data?"""
+    tops = [element[1] for element in parsed.elements if not element[0]]
+    return parsed.syntax not in _OTHERS and parsed.end == parsed.size and not _PIXELS.intersection(tops[:-1])
 
 
-def _syntax(data: bytes, spans: list[Span]) -> bytes:
-    return next((data[start + 8 : end].strip(b"\0 ") for tag, _, start, end in spans if tag == 0x00020010), b"")
+def _spans(parsed: Parsed) -> list[Span]:
+    every = [*parsed.meta, *parsed.elements]
+    ends = [*(first for _, _, first in parsed.spans[1:]), len(every)]
+    return [
+        (every[first][1], every[first][2], start, end, every[first:until])
+        for (start, end, first), until in zip(parsed.spans, ends, strict=True)
+    ]
 
 
 def _kinds(data: bytes, spans: list[Span]) -> tuple[object, ...]:
     kinds: list[object] = []
-    for tag, vr, start, end in spans:
+    for tag, vr, start, end, _ in spans:
         kinds += (tag, vr, data[start:end]) if _is_creator(tag) or tag == 0x00020010 else (tag, vr)
     return tuple(kinds)
 
@@ -214,12 +212,12 @@ def _is_creator(tag: int) -> bool:
     return bool(tag & 0x10000) and 0x10 <= tag & 0xFFFF <= 0xFF
 
 
-def _shape(data: bytes, spans: list[Span], kinds: tuple[object, ...], before: _Shape | None) -> _Shape | None:
+def _shape(
+    data: bytes, spans: list[Span], kinds: tuple[object, ...], syntax: bytes, before: _Shape | None
+) -> _Shape | None:
     """What `data` and those before it share; None when that is too little, or too much to keep."""
-    explicit = not any(
-        data[start + 8 : end].strip(b"\0 ") == _IMPLICIT for tag, _, start, end in spans if tag == 0x00020010
-    )
-    contents = [data[start:end] if end - start <= _LONG_VALUE else None for _, _, start, end in spans]
+    explicit = syntax != _IMPLICIT
+    contents = [data[start:end] if end - start <= _LONG_VALUE else None for _, _, start, end, _ in spans]
     differ = {n for n, (tag, *_) in enumerate(spans) if contents[n] is None or tag in _PIXELS}
     if before is None:
         differ |= _differed.get(kinds) or {n for n, (tag, *_) in enumerate(spans) if tag in _OFTEN_DIFFERS}
@@ -233,7 +231,7 @@ def _shape(data: bytes, spans: list[Span], kinds: tuple[object, ...], before: _S
     steps: list[Step] = []
     constant: list[Element] = []
     begin, metas, tail = 128, 0, None
-    for n, (tag, vr, start, end) in enumerate(spans):
+    for n, (tag, vr, start, end, found) in enumerate(spans):
         in_meta = tag >> 16 == 2
         back = 4 if not explicit and not in_meta else 8 if vr in LONG else 6
         if tag in _PIXELS:
@@ -244,7 +242,7 @@ def _shape(data: bytes, spans: list[Span], kinds: tuple[object, ...], before: _S
             steps.append((data[begin : start + back], start + back - begin, back, tag, vr))
             begin = end
         else:
-            constant += one(data, start, len(data), explicit or in_meta, "<", ())[0]
+            constant += found
             metas = len(constant) if in_meta else metas
     tail = tail or (data[begin:], 4, 0)
     if sum(step[1] for step in steps) + len(tail[0]) > MOST_BYTES:

@@ -16,10 +16,10 @@ import zlib
 from pydicom import errors
 
 from tasks.anonymize.forbidden import Found, judge
-from tasks.anonymize.identifiers import Facts, search_for
+from tasks.anonymize.identifiers import Facts, Search
 from tasks.anonymize.params import Params
-from tasks.anonymize.parser import Unreadable, by_pydicom, parse
-from tasks.anonymize.verified import find, remember
+from tasks.anonymize.parser import Parsed, Unreadable, by_pydicom, parse
+from tasks.anonymize.verified import find, good_of, remember
 
 
 def leaks(source: bytes, released: bytes, params: Params, subject: str, shift: int) -> list[str]:
@@ -31,22 +31,20 @@ def leaks(source: bytes, released: bytes, params: Params, subject: str, shift: i
         out = parse(released)
     except (Unreadable, struct.error):
         return ["unreadable"]
-    strict = True
+    original: Parsed | None = None
     try:
-        original = parse(source).elements
+        original = parse(source)
+        elements = original.elements
     except (Unreadable, struct.error):
-        strict = False
         try:
-            original = by_pydicom(source)
+            elements = by_pydicom(source)
         except _PYDICOM_FAILS:
             return ["source unreadable"]
-    facts = Facts(original)
-    search = search_for(tuple(facts.needles), params, subject)
     found = Found(out.meta, out.elements, out.preamble, out.size - out.end)
-    complaints = list(judge(found, params, subject, search.good))
-    complaints += [wrong for element in out.elements if (wrong := search.wrong(element, facts, shift)) is not None]
-    if strict and not complaints:
-        remember(source, released, who)
+    complaints = list(judge(found, params, subject, good_of(params, subject)))
+    complaints += Search(Facts(elements), params, shift).through(out.elements)
+    if original is not None and not complaints:
+        remember(source, released, original, out, who)
     return complaints
 
 

@@ -88,6 +88,8 @@ class Header:
     def text(self, tag: int) -> str:
         """The value as text without padding, '' when absent; decoded by SpecificCharacterSet."""
         raw = self.values.get(tag, b"").strip(b" \0")
+        if not raw:
+            return ""
         if raw.isascii() and b"\x1b" not in raw:
             return raw.decode("ascii")
         return decode(raw, self.values.get(SPECIFIC_CHARACTER_SET, b""))
