@@ -17,12 +17,11 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
 from flows.facts import facts
 from flows.retrain import alone
 from tasks import erase, receive
+from tasks.annotate.forget import forget
 from tasks.domain.settings import Settings
 from tasks.keys import Audit, Crosswalk, Keys, Person
 from tasks.ledger import Ledger
@@ -71,40 +70,13 @@ def _identified(subject: str, person: Person | None, settings: Settings) -> dict
     counts = {f"ledger_{name}": n for name, n in _ledger(person, dry_run=False).items()}
     receive.purge(Ledger.open())
     if person is not None:
-        counts["annotation_sources"] = _annotation_sources(settings.identified / "annotations", person.patient_id)
+        ids, studies = (person.patient_id, subject), (*person.studies.values(), *person.studies)
+        counts["annotation_sources"] = sum(
+            forget(settings.identified / folder, person.site, ids, studies)
+            for folder in ("annotations", "inbox/annotations")
+        )
     Crosswalk(Keys.open()).forget(subject)
     return counts
-
-
-def _annotation_sources(folder: Path, patient_id: str) -> int:
-    """Rows of this patient in the kept clinical tables, and the files that are his alone; returns how many went."""
-    gone = 0
-    for path in sorted(folder.rglob("*")) if folder.exists() else []:
-        if path.suffix.lower() == ".csv":
-            gone += _rows(path, patient_id)
-        elif path.is_file() and _is_of(path, patient_id):
-            path.unlink()
-            gone += 1
-    return gone
-
-
-def _rows(path: Path, patient_id: str) -> int:
-    """Take the lines out that have this id as a field; a table of masks is reached by its studies elsewhere."""
-    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    field = re.compile(rf'(^|[,;\t"]){re.escape(patient_id)}([,;\t"]|$)')
-    lines = text.splitlines(keepends=True)
-    kept = [line for line in lines if not field.search(line.rstrip("\r\n"))]
-    if len(kept) < len(lines):
-        path.write_text("".join(kept), encoding="utf-8", errors="surrogateescape")
-    return len(lines) - len(kept)
-
-
-def _is_of(path: Path, patient_id: str) -> bool:
-    try:
-        found = dcmread(path, specific_tags=["PatientID"], stop_before_pixels=True)
-    except (InvalidDicomError, OSError):
-        return False
-    return str(found.get("PatientID", "")).strip() == patient_id
 
 
 # ---- DVC's cache and the registry -----------------------------------------------------------------------------------

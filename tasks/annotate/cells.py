@@ -44,17 +44,12 @@ def read_csv(data: bytes) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """
     if len(data) > MAX_BYTES:
         raise BadInput("too_large", f"{len(data) // 2**20} MiB; a table may have {MAX_BYTES // 2**20} MiB")
-    text = _decode(data)
+    text = decode(data)
     if "\0" in text:
         raise BadInput("not_text", "holds zero bytes; save it as CSV (UTF-8)")
     lines = text.splitlines(keepends=True)
-    first = 0
-    delimiter = None
-    if lines and lines[0].strip().lower().startswith("sep="):  # Excel's own hint
-        delimiter, first = lines[0].strip()[4:5] or None, 1
-    header_line = next((line for line in lines[first:] if line.strip()), "")
-    delimiter = delimiter or max(",;\t|", key=header_line.count)
-    reader = csv.reader(io.StringIO("".join(lines[first:]), newline=""), delimiter=delimiter)
+    first = 1 if lines and lines[0].strip().lower().startswith("sep=") else 0
+    reader = csv.reader(io.StringIO("".join(lines[first:]), newline=""), delimiter=delimiter_of(lines))
     try:
         rows = [(reader.line_num + first, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error:
@@ -67,20 +62,31 @@ def read_csv(data: bytes) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         raise BadInput("doubled_column", f"column {', '.join(doubled)} has the name of an earlier column")
     table: list[tuple[int, dict[str, str]]] = []
     for number, row in rows[1:]:
-        cells = {name: _plain(row[n]) if n < len(row) else "" for n, name in enumerate(columns) if name}
+        cells = {name: plain(row[n]) if n < len(row) else "" for n, name in enumerate(columns) if name}
         if any(cell.strip() for cell in row[len(columns) :]):
             cells[""] = "more cells than columns"  # a decimal comma in a file split at commas, most often
         table.append((number, cells))
     return columns, table
 
 
-def _plain(cell: str) -> str:
+def delimiter_of(lines: list[str]) -> str:
+    """What cells are split at: a spreadsheet's own hint (sep=;), else what the header row holds most of."""
+    hint = lines[0].strip() if lines else ""
+    if hint.lower().startswith("sep="):
+        if hint[4:5]:
+            return hint[4]
+        lines = lines[1:]
+    header = next((line for line in lines if line.strip()), "")
+    return max(",;\t|", key=header.count)
+
+
+def plain(cell: str) -> str:
     """Without the ="0815" by which people keep a spreadsheet from eating zeros."""
     cell = cell.strip()
     return cell[2:-1] if cell.startswith('="') and cell.endswith('"') else cell
 
 
-def _decode(data: bytes) -> str:
+def decode(data: bytes) -> str:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace")
     try:

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pydicom
+import pytest
+from hospital import T1, Hospital, head
+from mask_files import seg
+
+from tasks.annotate.forget import forget
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1", "utf-16"])
+def test_rows_of_tables_as_hospitals_write_them(tmp_path: Path, encoding: str) -> None:
+    rows = [
+        "sep=;", "Patient ID;site;side;date;treatment;note", '="0815";;L;2021-03-04;osteotomy;"Frau\nMüller"',
+        "7;;L;2021-03-04;osteotomy;0815 was here", "0815;south;R;2021-03-04;osteotomy;", "0815;local;R;2021-03-04;x;",
+    ]  # fmt: skip
+    path = tmp_path / "0001" / "treatments.csv"
+    path.parent.mkdir()
+    path.write_bytes("\r\n".join(rows).encode(encoding))
+    assert forget(tmp_path, "local", ["0815"], []) == 2
+    text = path.read_bytes().decode()
+    assert "Müller" not in text and "0815 was here" in text and "south" in text and text.startswith("sep=;")
+    assert forget(tmp_path, "local", ["0815"], []) == 0 and forget(tmp_path, "south", ["0815"], []) == 1
+
+
+def test_an_id_that_is_a_stage_too_takes_only_its_own_rows(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("patient_id,side,arco\n2,L,1\n1,L,2\n")
+    assert forget(tmp_path, "local", ["2"], []) == 1 and path.read_text() == "patient_id,side,arco\n1,L,2\n"
+
+
+def test_masks_exports_and_objects(hospital: Hospital) -> None:
+    visit, other, folder = hospital.visits[0], hospital.visits[2], hospital.src
+    seg(folder / "his.dcm", visit.images(T1, "t1"), T1, [("head", head(T1, "L"))])
+    seg(folder / "hers.dcm", other.images(T1, "t1"), T1, [("head", head(T1, "L"))])
+    (folder / "his.nii").write_bytes(b"1")
+    (folder / "hers.nii").write_bytes(b"2")
+    lines = [f"his.nii,{visit.study},1.2,A,head", f"hers.nii,{other.study},1.2,A,head"]
+    hospital.csv("masks", "\n".join(["file,study_instance_uid,series_instance_uid,reader,label", *lines]))
+    tasks = [{"data": {"study_instance_uid": study}, "annotations": []} for study in (visit.study, other.study)]
+    (folder / "export.json").write_text(json.dumps(tasks))
+    assert forget(folder, "local", ["P-0007"], [visit.study]) == 4
+    assert sorted(path.name for path in folder.iterdir()) == ["export.json", "hers.dcm", "hers.nii", "masks.csv"]
+    assert pydicom.dcmread(folder / "hers.dcm").PatientID == "0815"
+    everything = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert visit.study.encode() not in everything and other.study.encode() in everything
