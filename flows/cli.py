@@ -184,6 +184,20 @@ def score(
 
 
 @app.command()
+def masks(
+    out: Annotated[Path, typer.Argument(help="A folder for the files, one subfolder a study.")],
+    studies: Annotated[list[str] | None, typer.Argument(help="Studies (pseudonyms); all by default.")] = None,
+) -> None:
+    """Write the predicted masks of the workspace as DICOM SEG, for a PACS."""
+    prepare()
+    from tasks.publish.dicom_seg import export
+
+    written = export(Path.cwd(), out, studies or [])
+    console.print(f"{len(written)} DICOM SEG files below {out}")
+    console.print(RESEARCH_ONLY)
+
+
+@app.command()
 def serve(
     check: Annotated[bool, typer.Option("--check", help="Start everything, report that it answers, stop.")] = False,
 ) -> None:
@@ -235,10 +249,16 @@ def trace(
 @app.command()
 def verify(
     ref: Annotated[str, typer.Argument(help="A model; default: the champion.")] = "model:onfh-progression@champion",
+    privacy: Annotated[
+        bool, typer.Option("--privacy", help="Instead: every archive ever released, by the privacy rules of today.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --privacy: tell, change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Recompute every digest behind a model; exit 3 names what differs."""
     prepare()
+    if privacy:
+        return _privacy(dry_run, as_json)
     from flows.verify import verify as run
 
     found = run(ref)
@@ -249,6 +269,24 @@ def verify(
         for entry in found["differences"]:
             console.print(f"  {entry['kind']} {entry['what']}: expected {entry['expected']}, found {entry['found']}")
     if found["differences"]:
+        raise typer.Exit(3)
+
+
+def _privacy(dry_run: bool, as_json: bool) -> None:
+    from flows.privacy import verify as run
+
+    found = run(dry_run)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        console.print(f"{found['checked']} archives read, {len(found['leaks'])} must not be there")
+        for leak in found["leaks"]:
+            said = leak["outcome"] or "nothing done (--dry-run)"
+            console.print(f"  {leak['subject']} {leak['study']}-v{leak['version']:.0f}: {', '.join(leak['wrong'])}")
+            console.print(f"    {len(leak['copies'])} copies, {len(leak['dataset_runs'])} dataset runs had it: {said}")
+        if found["left"]:
+            console.print(f"  [bold]{len(found['left'])} could not be removed[/]")
+    if found["leaks"]:
         raise typer.Exit(3)
 
 

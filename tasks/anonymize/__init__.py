@@ -12,6 +12,7 @@ verified by code of its own (verify, forbidden). A study with one file that is b
 """
 
 from tasks.anonymize.params import Params
+from tasks.anonymize.recheck import recheck, subject_of
 from tasks.anonymize.release import REFUSALS, Released, inspect, release
 from tasks.anonymize.stage import finish, item_of, pending, process, quarantined_keys, run
 from tasks.anonymize.tree import anonymize_tree, list_files
@@ -28,6 +29,8 @@ __all__ = [
     "pending",
     "process",
     "quarantined_keys",
+    "recheck",
     "release",
     "run",
+    "subject_of",
 ]

@@ -244,6 +244,27 @@ def release(self: Ledger, key: str, who: str, why: str, carry: Callable[[str, st
         return new.row_key
 
 
+def withdraw(self: Ledger, row_key: str, carry: Callable[[str, str], str | None] | None) -> str | None:
+    """What was released of a done version must not be used again: its commitment opens to nothing from now on, so that
+    the next dataset run leaves it out. With `carry`, a new complete version takes its place, with its files, linked and
+    made durable as for `release`; returns its row key. Without, the study stays withdrawn (held as `privacy`)."""
+    now = time.time()
+    with writing(self.engine) as conn:
+        row = conn.execute(select(studies).where(studies.c.row_key == row_key)).one()
+        conn.execute(update(studies).where(studies.c.row_key == row_key).values(salt=None, commitment=None))
+        if not row.current:
+            return None
+        if carry is None:
+            hold(conn, "privacy", "its release broke the rules, and no original is left", row_key=row_key, now=now)
+            return None
+        new = _Study(secrets.token_hex(16), row.version + 1, "receiving", row.patient_id, row.origin)
+        _insert(conn, new, row.site, row.study_uid, now)
+        _carry(conn, row.row_key, new, carry)
+        digest = digest_of((sop_uid, sha256) for sop_uid, (sha256, _) in new.stored.items())
+        move(conn, new.row_key, "complete", digest=digest, completed_at=now)
+        return new.row_key
+
+
 def _file(row_key: str, arrival: Arrival, path: str) -> dict[str, Any]:
     return {
         "row_key": row_key,

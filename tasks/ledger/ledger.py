@@ -85,6 +85,7 @@ class Ledger:
     quarantine_entry = holds.quarantine_entry
     release = arrivals.release
     discard = holds.discard
+    withdraw = arrivals.withdraw
 
     # The dataset loop
     claim_batch = claims.claim_batch

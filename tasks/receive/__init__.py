@@ -15,7 +15,7 @@ this room's, although it is no DVC stage.
 """
 
 from tasks.receive.complete import settle
-from tasks.receive.decisions import discard, purge, purge_originals, release, retain, show
+from tasks.receive.decisions import discard, purge, purge_originals, release, retain, show, withdraw
 from tasks.receive.folder import Summary, accept, ingest, watch_once
 from tasks.receive.intake import Intake, Outcome
 from tasks.receive.params import Params
@@ -40,4 +40,5 @@ __all__ = [
     "settle",
     "show",
     "watch_once",
+    "withdraw",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,7 @@ def release(ledger: Ledger, key: str, who: str, why: str) -> str | None:
     the checks by now, and bytes that stood against an earlier file of the same SOP UID stay refused."""
     entry = ledger.quarantine_entry(key)
     if entry.row_key is not None:
-        spool = carrier(ledger.identified)
-
-        def carry(path: str, row_key: str) -> str | None:
-            carried = spool.carry(path, row_key)
-            spool.sync()
-            return carried
-
-        return ledger.release(key, who, why, carry)
+        return ledger.release(key, who, why, _carrying(ledger))
     if entry.reason in ARCHIVES and entry.path is not None and entry.path.exists():
         _open_again(ledger, entry, entry.path)
         ledger.release(key, who, why, lambda path, row_key: None)
@@ -73,6 +67,24 @@ def release(ledger: Ledger, key: str, who: str, why: str) -> str | None:
         raise Refused(f"entry {key} is refused again: {outcome.reason or outcome.outcome}")
     ledger.release(key, who, why, lambda path, row_key: None)
     return outcome.row_key
+
+
+def withdraw(ledger: Ledger, row_key: str, again: bool) -> str | None:
+    """What was released of a version counts for nothing from now on. `again`: its originals become a new version, to be
+    released by today's rules; returns its row key. (The archives are the caller's to remove.)"""
+    return ledger.withdraw(row_key, _carrying(ledger) if again else None)
+
+
+def _carrying(ledger: Ledger) -> Callable[[str, str], str | None]:
+    """Links files into the folder of another version, durably."""
+    spool = carrier(ledger.identified)
+
+    def carry(path: str, row_key: str) -> str | None:
+        carried = spool.carry(path, row_key)
+        spool.sync()
+        return carried
+
+    return carry
 
 
 def _open_again(ledger: Ledger, entry: Entry, path: Path) -> None:
