@@ -41,6 +41,46 @@ def cohort(
     return pd.DataFrame(rows), dict(left_out)
 
 
+def landmark(
+    measures: pd.DataFrame, annotations: pd.DataFrame, hips: pd.DataFrame, params: Params
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """One row for each hip that is there and free of events `landmark_days` after its first visit: its arm is what had
+    begun by then (what comes later changes nothing), its progression is counted from then on. So nobody has to stay
+    free of events in order to be called treated. Baseline is the last visit before treatment and landmark."""
+    usable = set(hips.loc[hips["status"] == "ok", "hip_visit"])
+    visits = measures[measures["hip_visit"].isin(usable)].sort_values("days", kind="stable")
+    kinds = {kind: dict(list(annotations[annotations["kind"] == kind].groupby(["subject", "side"])))
+             for kind in ("treatment", "label", "outcome")}  # fmt: skip
+    none = annotations.iloc[:0]
+    left_out: Counter[str] = Counter()
+    rows = []
+    for key, own in visits.groupby(["subject", "side"]):
+        labels, outcomes = kinds["label"].get(key, none), kinds["outcome"].get(key, none)
+        labels = labels[labels["reader"] == "consensus"]
+        first = float(own["days"].iloc[0])
+        at = first + params.landmark_days
+        begun = kinds["treatment"].get(key, none).sort_values("days", kind="stable")
+        begun = begun[(begun["name"] != OBSERVATION) & (begun["days"] <= at)]
+        events = _events(labels, outcomes, first, params)
+        if _no_lesion(labels, own):
+            left_out["no lesion"] += 1
+        elif (events and events[0] <= at) or (begun["name"] == "arthroplasty").any():
+            left_out["event before the landmark"] += 1
+        else:
+            start = float(begun["days"].iloc[0]) if len(begun) else at
+            before = own[own["days"] <= start]
+            if before.empty:
+                left_out["no visit before the treatment"] += 1
+                continue
+            row: dict[str, Any] = {"subject": key[0], "side": key[1]}
+            row["treatment"] = str(begun["name"].iloc[0]) if len(begun) else OBSERVATION
+            row |= {f"x_{name}": _number(before.iloc[-1].get(name)) for name in params.covariates}
+            row["progression"] = _progression(_events(labels, outcomes, at, params), labels, outcomes, at, params)
+            rows.append(row)
+    frame = pd.DataFrame(rows)
+    return frame[frame["progression"].notna()] if len(frame) else frame, dict(left_out)
+
+
 def _no_lesion(labels: pd.DataFrame, visits: pd.DataFrame) -> bool:
     lesion = labels.loc[labels["name"] == "lesion", "value"]
     if len(lesion) or (labels["name"] == "arco").any():

@@ -15,8 +15,10 @@ def forest(rows: Sequence[Mapping[str, Any]], paper: Sequence[Mapping[str, Any]]
     """Change with its interval for each treatment, one panel an outcome; the paper's figures in grey."""
     parts: list[str] = []
     y = 30.0
-    for outcome in dict.fromkeys(str(row["outcome"]) for row in rows):
-        entries = [(_name(r), r, "#1f5fa8" if r["adjusted"] else "#222") for r in rows if r["outcome"] == outcome]
+    wanted = [*(str(row["outcome"]) for row in rows), *(str(one["outcome"]) for one in paper)]
+    for outcome in dict.fromkeys(wanted):
+        own = [r for r in rows if r["outcome"] == outcome and _finite(r["change"])]
+        entries = [(_name(r), r, "#1f5fa8" if r["adjusted"] else "#222") for r in own]
         entries += [(f"{p['treatment']} (the paper, n = 30)", p, "#888") for p in paper if p["outcome"] == outcome]
         drawn = [e for e in entries if _finite(e[1]["change"])]
         values = [float(e[1][k]) for e in drawn for k in ("change", "low", "high") if _finite(e[1][k])] + [0.0]
@@ -82,7 +84,7 @@ def overlap(propensities: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
 
 def _name(row: Mapping[str, Any]) -> str:
     adjusted = ", adjusted" if row["adjusted"] else ""
-    return f"{row['treatment']} ({row['n_hips']} hips, {row['n_patients']} patients{adjusted})"
+    return f"{row['treatment']} ({row['n_hips']:.0f} hips, {row['n_patients']:.0f} patients{adjusted})"
 
 
 def _finite(value: Any) -> bool:

@@ -12,9 +12,9 @@ import pandas as pd
 
 from tasks.domain.disease import TREATMENTS
 from tasks.domain.hip import RESEARCH_ONLY
-from tasks.effect.cohort import OBSERVATION, cohort
+from tasks.effect.cohort import OBSERVATION, cohort, landmark
 from tasks.effect.drawing import forest, overlap
-from tasks.effect.estimate import NOTHING, doubly_robust, e_value, holm, mean_change, regressions
+from tasks.effect.estimate import NOTHING, Interval, doubly_robust, e_value, holm, mean_change, regressions
 from tasks.effect.params import Params
 from tasks.store import tables
 from tasks.store.files import write_json, write_text
@@ -30,7 +30,8 @@ UNITS = {"vessel_length_mm": "mm", "vessel_branches": "branches", "lesion_fracti
          "progression": "risk"}  # fmt: skip
 COLUMNS = [
     "treatment", "outcome", "unit", "change", "low", "high", "n_hips", "n_patients", "adjusted", "p", "p_holm",
-    "versus_observation", "versus_low", "versus_high", "p_versus", "e_value", "measurement_se", "method", "reason",
+    "versus_observation", "versus_low", "versus_high", "p_versus", "e_value", "e_value_limit", "measurement_se",
+    "sd", "sd_without_error", "method", "reason",
 ]  # fmt: skip
 
 log = logging.getLogger("osteoflow.effect")
@@ -49,15 +50,24 @@ def run(params: Params, mapper: Mapper) -> None:
         rows += _corrected([_unadjusted(known[known["treatment"] == arm], arm, outcome, params) for arm in arms])
         rows += _corrected([_adjusted(known, arm, outcome, params, propensities) for arm in arms if arm != OBSERVATION])
         models[outcome] = _models(known, outcome, params)
+    rows = [_shown(row, params) for row in rows]
     table = pd.DataFrame(rows, columns=COLUMNS)
+    table[["n_hips", "n_patients"]] = table[["n_hips", "n_patients"]].astype(float)
     shutil.rmtree(FOLDER, ignore_errors=True)
     write_text(TABLE, table.to_csv(index=False, float_format="%.6g"))
-    write_json(FOLDER / "effect.json", _facts(table, hips, left_out, models, propensities))
+    early, not_at_risk = landmark(read["measures"], read["annotations"], read["hips"], params)
+    from_landmark = [_shown(row, params) for row in _landmark(early, params)]
+    write_text(FOLDER / "landmark.csv", pd.DataFrame(from_landmark, columns=COLUMNS).to_csv(index=False))
+    write_text(FOLDER / "paper.csv", _beside(rows).to_csv(index=False, float_format="%.6g"))
+    facts = _facts(table, hips, left_out, models, propensities, params)
+    write_json(FOLDER / "effect.json", facts | {"landmark_left_out": not_at_risk})
     write_text(FOLDER / "effect.svg", forest(rows, PAPER))
     write_text(FOLDER / "overlap.svg", overlap(propensities))
     for paper in PAPER:
         ours = [r for r in rows if all(r[k] == paper[k] for k in ("treatment", "outcome"))]
         for row in ours:
+            if not np.isfinite(row["change"]):
+                continue
             log.info(
                 "%s is associated with a change of %+.2f %s (%.2f to %.2f; %d hips, %d patients%s); the paper: %+.1f",
                 row["treatment"], row["change"], row["unit"], row["low"], row["high"], row["n_hips"],
@@ -69,13 +79,17 @@ def run(params: Params, mapper: Mapper) -> None:
 def _row(part: pd.DataFrame, arm: str, outcome: str, adjusted: int) -> dict[str, Any]:
     errors = part[f"{outcome}_se"].to_numpy(dtype=float) if f"{outcome}_se" in part else np.array([np.nan])
     known = np.isfinite(errors)
+    spread = float(part[outcome].std(ddof=1)) if len(part) > 1 else np.nan
+    noise = float((errors[known] ** 2).mean()) if known.any() else np.nan
+    without = float(np.sqrt(max(spread**2 - noise, 0.0))) if np.isfinite(noise) else np.nan
     measured = float(np.sqrt((errors[known] ** 2).sum()) / known.sum()) if known.any() else np.nan
     return dict.fromkeys(COLUMNS) | {
         "treatment": arm, "outcome": outcome, "unit": UNITS.get(outcome, ""), "adjusted": adjusted,
         "n_hips": len(part), "n_patients": int(part["subject"].nunique()),
         "change": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "reason": "",
-        # What the measurement alone adds to the error of the mean; the interval already holds it.
-        "measurement_se": measured,
+        # What the measurement alone adds to the error of the mean; the interval already holds it. And the SD of the
+        # hips' changes, as observed and with the variance of the measurement taken away.
+        "measurement_se": measured, "sd": spread, "sd_without_error": without,
     }  # fmt: skip
 
 
@@ -112,7 +126,48 @@ def _adjusted(
         "versus_observation": difference.value, "versus_low": difference.low, "versus_high": difference.high,
         "p_versus": difference.p,
         "e_value": e_value(difference.value, float(y.std()), found.treated.value, found.untreated, is_risk),
+        "e_value_limit": _e_value_limit(difference, float(y.std()), found.untreated, is_risk),
     }  # fmt: skip
+
+
+def _e_value_limit(difference: Interval, scale: float, untreated: float, is_risk: bool) -> float:
+    """Of the end of the interval that is nearer to no difference; 1 where the interval holds none."""
+    if not np.isfinite(difference.low) or difference.low <= 0 <= difference.high:
+        return 1.0 if np.isfinite(difference.low) else np.nan
+    near = difference.low if difference.low > 0 else difference.high
+    return e_value(near, scale, untreated + near, untreated, is_risk)
+
+
+def _landmark(early: pd.DataFrame, params: Params) -> list[dict[str, Any]]:
+    """Progression from the landmark on: each arm, and adjusted against observation."""
+    arms = [name for name in TREATMENTS if len(early) and (early["treatment"] == name).any()]
+    rows = _corrected([_unadjusted(early[early["treatment"] == arm], arm, "progression", params) for arm in arms])
+    rows += _corrected([_adjusted(early, arm, "progression", params, {}) for arm in arms if arm != OBSERVATION])
+    return [row | {"method": f"{row['method']}; landmark {params.landmark_days:g} days"} for row in rows]
+
+
+def _shown(row: dict[str, Any], params: Params) -> dict[str, Any]:
+    """The row as it may leave the house: an arm of few patients keeps its name and nothing else."""
+    if row["n_patients"] >= params.suppress_below:
+        return row
+    kept = {name: row[name] for name in ("treatment", "outcome", "unit", "adjusted", "method")}
+    empty: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
+    return empty | kept | {"reason": f"fewer than {params.suppress_below} patients: not shown"}
+
+
+def _beside(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The paper's table and ours, a row an outcome: change with its interval and what it rests on."""
+    table = []
+    for paper in PAPER:
+        row: dict[str, Any] = {"treatment": paper["treatment"], "outcome": paper["outcome"]}
+        row |= {"unit": UNITS[str(paper["outcome"])], "paper_patients": 30}
+        row |= {f"paper_{name}": paper[name] for name in ("change", "low", "high")}
+        for adjusted, name in ((0, "ours"), (1, "ours_adjusted")):
+            keys = {"treatment": paper["treatment"], "outcome": paper["outcome"], "adjusted": adjusted}
+            own = next((r for r in rows if all(r[k] == v for k, v in keys.items())), {})
+            row |= {f"{name}_{k}": own.get(k) for k in ("change", "low", "high", "n_hips", "n_patients", "reason")}
+        table.append(row)
+    return pd.DataFrame(table)
 
 
 def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -132,7 +187,7 @@ def _models(known: pd.DataFrame, outcome: str, params: Params) -> Any:
 
 def _facts(
     table: pd.DataFrame, hips: pd.DataFrame, left_out: dict[str, int], models: dict[str, Any],
-    propensities: dict[str, dict[str, list[float]]],
+    propensities: dict[str, dict[str, list[float]]], params: Params,
 ) -> dict[str, Any]:  # fmt: skip
     rows = [{k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
             for row in table.astype(object).to_dict("records")]  # fmt: skip
@@ -145,7 +200,10 @@ def _facts(
     }  # fmt: skip
     return {
         "rows": rows, "paper": PAPER, "overlap": shared, "models": models, "left_out": left_out,
-        "hips": {str(k): int(v) for k, v in hips["treatment"].value_counts().items()} if len(hips) else {},
+        "hips": {
+            str(arm): len(own) if own["subject"].nunique() >= params.suppress_below else None
+            for arm, own in hips.groupby("treatment")
+        } if len(hips) else {},
         "reading": "Each figure is a change associated with a treatment in hips that were not randomized; the adjusted "
         "ones hold baseline severity alike and nothing else. " + RESEARCH_ONLY,
     }  # fmt: skip

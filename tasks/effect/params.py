@@ -1,6 +1,6 @@
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tasks.domain.params import Section
 
@@ -20,6 +20,10 @@ class Params(Section):
     """The outcome `progression` is an event (collapse, stage up, arthroplasty) within this many days."""
     collapse_mm: PositiveFloat
     """Collapse read at this depth or more is an event, mm."""
+    landmark_days: PositiveFloat
+    """Landmark analysis: arms by what had begun within this many days of the first visit, time counted from then."""
+    suppress_below: NonNegativeInt
+    """Arms of fewer patients than this are named, not counted: no estimate, no n."""
     min_patients: PositiveInt
     """Patients in an arm below which no interval is given."""
     min_adjusted: PositiveInt

@@ -41,11 +41,11 @@ def exposure(
 
 @dataclass(frozen=True)
 class Fit:
-    """weight (F,), alpha (J,), and the inverse Hessian (F + J, F + J) at the solution."""
+    """weight (F,), alpha (J,), and the Hessian (F + J, F + J) of the penalized likelihood at the solution."""
 
     weight: Array
     alpha: Array
-    inverse: Array
+    hessian: Array
 
 
 def sigmoid(x: Array) -> Array:
@@ -89,7 +89,7 @@ def fit(x: Array, data: Exposure, ridge: float, steps: int = 30, start: Fit | No
         best = reached
         if float(np.abs(move).max()) < 1e-6:
             break
-    return Fit(weight, alpha, np.linalg.inv(hessian))
+    return Fit(weight, alpha, hessian)
 
 
 def log_likelihood(score: Array, alpha: Array, data: Exposure) -> float:
@@ -149,7 +149,7 @@ def resample(x: Array, data: Exposure, found: Fit, patients: NDArray, n: int, rn
     total = np.zeros((len(names), each.shape[1]))
     np.add.at(total, codes, each)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n) - 1.0
-    moves = drawn @ total @ found.inverse
+    moves = np.linalg.solve(found.hessian, (drawn @ total).T).T
     n_features = x.shape[1]
     return np.column_stack([moves[:, :n_features], moves[:, n_features:].mean(axis=1)])
 

@@ -139,7 +139,9 @@ def _amount(
     outside = parts == 0
     inside = ~outside if (~outside).any() else outside
     trial = Residual(past.shape[1] // 3, params.hidden)
-    _fit_residual(trial, table.rows(inside), past[inside], weight, alpha, params, rng)
+    # Half the steps show whether it helps.
+    short = params.model_copy(update={"epochs": max(params.epochs // 2, 1)})
+    _fit_residual(trial, table.rows(inside), past[inside], weight, alpha, short, rng)
     rest = table.rows(outside)
     base, more = past[outside] @ weight, corrections(trial, rest, past[outside])
     gains = [log_likelihood(base + amount * more, alpha, rest.data) for amount in params.amounts]
@@ -229,11 +231,12 @@ class _Adam:
     def step(self, gradients: tuple[Tensor, ...]) -> None:
         self.steps += 1
         with torch.no_grad():
-            for p, g, m, v in zip(self.parameters, gradients, self.mean, self.square, strict=True):
-                m.mul_(0.9).add_(g, alpha=0.1)
-                v.mul_(0.999).addcmul_(g, g, value=0.001)
-                size = self.rate / (1 - 0.9**self.steps)
-                p.sub_(size * m / ((v / (1 - 0.999**self.steps)).sqrt() + 1e-8))
+            torch._foreach_lerp_(self.mean, list(gradients), 0.1)
+            torch._foreach_mul_(self.square, 0.999)
+            torch._foreach_addcmul_(self.square, gradients, gradients, 0.001)
+            root = torch._foreach_sqrt(torch._foreach_div(self.square, 1 - 0.999**self.steps))
+            torch._foreach_add_(root, 1e-8)
+            torch._foreach_addcdiv_(self.parameters, self.mean, root, -self.rate / (1 - 0.9**self.steps))
 
 
 def one_column(column: Array, data: Exposure, ridge: float, min_events: int) -> tuple[float, float, float, Array]:
