@@ -32,6 +32,7 @@ def metrics_of(
     each = pd.DataFrame(pairs, columns=["subject", "fold", "y", "p"])
     out["slice"] = _binary(each, resamples)
     out["slice"]["folds"] = {str(fold): _point(part) for fold, part in each.groupby("fold")}
+    out["slice_calibration"] = metrics.calibration_bins(each["y"], each["p"])
     visit = pd.DataFrame({"subject": rows["subject"].to_numpy(), "y": table["lesion"].to_numpy(dtype=float)})
     visit["p"] = 1 / (1 + np.exp(-value["lesion"]))
     out["hip_visit"] = _binary(visit.dropna(), resamples)

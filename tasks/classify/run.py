@@ -17,7 +17,7 @@ from tasks.store import tables
 from tasks.store.digests import code_digest, combine
 from tasks.store.files import write_json
 from tasks.store.items import Mapper
-from tasks.training import curves, data
+from tasks.training import curves, data, pictures
 from tasks.training.progress import Progress
 
 MODELS, FEATURES_TABLE, REPORTS = Path("models/classify"), Path("data/features.parquet"), Path("reports/classify")
@@ -55,6 +55,8 @@ def run(params: Params, mapper: Mapper) -> None:
         for name, head in found.get("heads", {}).items():
             if head["correlation"] is not None:
                 progress.metric("out_of_fold", f"correlation_{name}", head["correlation"])
+        for path in _figures(found):
+            progress.figure(path)
         histories = {f"fold {one['fold']}": [row["loss"] for row in one["record"]["history"]] for one in results}
         curves.write(REPORTS / "curves.svg", "Training loss of the visit encoder", histories)
         progress.figure(REPORTS / "curves.svg")
@@ -98,6 +100,21 @@ def _report(
     table, labelled = targets.of_visits(mine, labels, params.min_lesion_mm2)
     read = np.array([one for one, keep in zip(slices, inside, strict=True) if keep])
     return report.metrics_of(mine, features[inside], read, table, labelled, params.bootstrap)
+
+
+def _figures(found: dict[str, Any]) -> list[Path]:
+    """Confusion of stages and calibration of slices, where there is something to show."""
+    drawn = []
+    confusion, bins = found.get("stage_confusion"), found.get("slice_calibration")
+    if confusion and confusion["n"]:
+        drawn.append(REPORTS / "confusion.svg")
+        title = "ARCO stage, patients not seen"
+        pictures.confusion(drawn[-1], title, confusion["levels"], confusion["counts"], "hip-visits")
+    if bins:
+        drawn.append(REPORTS / "calibration.svg")
+        note = f"n = {found['slice']['n']} slices of {found['slice']['n_patients']} patients"
+        pictures.calibration(drawn[-1], "Lesion on a slice, patients not seen", bins, note)
+    return drawn
 
 
 def _networks(results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,10 +17,8 @@ def main(
 ) -> None:
     """`python -m tasks.compare`: the table of networks, or how far leakage would inflate it."""
     parser = argparse.ArgumentParser(prog="python -m tasks.compare", description=main.__doc__)
-    parser.add_argument(
-        "--protocol", choices=["patient-split", "slice-split"], default="patient-split",
-        help="what a fold is made of; slice-split: slices, beside patients (reports/compare-leakage.csv)",
-    )  # fmt: skip
+    beside = "slice-split: folds of slices too, and what that inflates (reports/compare-leakage.csv)"
+    parser.add_argument("--protocol", choices=["patient-split", "slice-split"], default="patient-split", help=beside)
     parser.add_argument("--labels", choices=["true", "shuffled"], default="true", help="shuffled: one by lot a patient")
     how = parser.parse_args(argv)
     doing = run if how.protocol == "patient-split" else run_beside

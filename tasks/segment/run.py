@@ -8,14 +8,16 @@ from typing import Any
 
 import pandas as pd
 
+from tasks.domain.hip import RESEARCH_ONLY
 from tasks.segment.fold import Job, fit_fold, lesion_labels
 from tasks.segment.params import Params
 from tasks.segment.predict import LABELS, of_fold
 from tasks.segment.visit import Visit, segment
+from tasks.store import hips
 from tasks.store.digests import code_digest, combine
 from tasks.store.files import write_json
 from tasks.store.items import Mapper
-from tasks.training import curves, data, metrics
+from tasks.training import curves, data, metrics, pictures
 from tasks.training.metrics import none_if_nan
 from tasks.training.progress import Progress
 
@@ -57,6 +59,8 @@ def run(params: Params, mapper: Mapper) -> None:
                 if name in scores["network"] and scores["network"][name] is not None:
                     progress.metric("out_of_fold", f"{label}_{name}", scores["network"][name])
         histories = {name: [row["loss"] for row in record["history"]] for name, record in records.items()}
+        _examples(rows[(rows["fold"] != data.TEST) & (rows["mask"] != "")] if results else rows.iloc[:0])
+        progress.figure(REPORTS / "examples.svg")
         curves.write(REPORTS / "curves.svg", "Training loss of the segmentation networks", histories)
         progress.figure(REPORTS / "curves.svg")
 
@@ -115,6 +119,35 @@ def _summary(results: list[dict[str, Any]], resamples: int) -> dict[str, Any]:
                 row |= {f"{name}_high": none_if_nan(one.high), f"{name}_n": one.n, "n_patients": one.n_patients}
         out.setdefault(str(label), {"network": {}, "readers": {}})[str(who)] = row
     return out
+
+
+def _examples(drawn: pd.DataFrame, count: int = 8) -> None:
+    """Patients not seen, by lot: what the networks found beside what the readers drew."""
+    shown = []
+    for row in drawn.sort_values("digest").drop_duplicates("subject").head(count).itertuples():
+        found = SEGMENTS / f"{row.hip_visit}.safetensors"
+        if not found.exists():
+            continue
+        made, wanted, image = (
+            hips.read(found).tensors,
+            hips.read(Path(str(row.mask))).tensors,
+            hips.read(Path(str(row.path))),
+        )
+        name = next((name for name in ("t1", "fluid", "contrast") if name in image.tensors), "")
+        if not name or "head" not in made or made["head"].shape != image.tensors[name].shape:
+            continue
+        lesion = made["lesion"] if made["lesion"].any() else made["head"]
+        at = int(lesion.sum((1, 2)).argmax())
+        picture = pictures.grey(image.values(name)[at])
+        for label, ours, readers in (("head", (0, 200, 255), (0, 90, 160)), ("lesion", (255, 140, 0), (180, 30, 30))):
+            if f"{data.CONSENSUS}/{label}" in wanted:
+                picture = pictures.outline(picture, wanted[f"{data.CONSENSUS}/{label}"][at] > 0, readers)
+            picture = pictures.outline(picture, made[label][at] > 0, ours)
+        shown.append((f"{str(row.hip_visit)[-18:]}, slice {at}", picture))
+    title = (
+        f"Head and lesion, patients not seen (n = {len(shown)}): bright the networks, dark the readers. {RESEARCH_ONLY}"
+    )
+    pictures.sheet(REPORTS / "examples.svg", title, shown)
 
 
 def _sweep(folder: Path, wanted: set[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import hip_cohort
 import numpy as np
@@ -82,7 +83,10 @@ def test_the_report_is_out_of_fold_with_intervals(workspace: Path) -> None:
     assert report["slice"]["auc_low"] <= report["slice"]["auc"] <= report["slice"]["auc_high"]
     assert set(report["slice"]["folds"]) == {"0", "1"}
     assert report["heads"]["stage"]["n"] == 20 and sum(map(sum, report["stage_confusion"]["counts"])) == 20
-    assert (workspace / "reports/classify/curves.svg").read_text().startswith("<svg")
+    for name in ("curves", "confusion", "calibration"):
+        ElementTree.fromstring((workspace / f"reports/classify/{name}.svg").read_text())
+    assert "n = 20 hip-visits" in (workspace / "reports/classify/confusion.svg").read_text()
+    assert sum(one["n"] for one in report["slice_calibration"]) == report["slice"]["n"]
 
 
 def test_unchanged_is_kept_and_a_second_arrival_starts_warm_without_seeing_the_fold_left_out(

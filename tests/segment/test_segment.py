@@ -41,6 +41,7 @@ def test_masks_of_unseen_patients_are_found(workspace: Path, monkeypatch: pytest
     found = report()["agreement"]
     assert found["head"]["network"]["dice"] > 0.7 and found["head"]["network"]["hd95_mm"] < 15
     assert {"dice", "cldice", "cldice_low", "false_alarm"} <= set(found["vessel"]["network"])
+    assert Path("reports/segment/examples.svg").read_text().count("data:image/png") == 5
     assert found["head"]["readers"]["dice"] > 0.8 and found["head"]["network"]["n_patients"] == 5
 
 
