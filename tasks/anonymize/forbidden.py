@@ -96,6 +96,39 @@ def judge(found: Found, params: Params, subject: str, good: set[Any]) -> Iterato
     if top.get(0x00100010) != subject.encode() or top.get(0x00100020) != subject.encode():
         yield "subject (0010,0020)"
     yield from _every(found, params, subject, good)
+    if params.clean_structured_content:
+        yield from _content(found, params)
+
+
+@lru_cache(maxsize=8)
+def _concepts(chosen: tuple[str, ...]) -> dict[tuple[bytes, bytes], str]:
+    """(scheme, code) -> the basic action of Table E.3.4-1, for the concepts that no chosen option keeps or cleans."""
+    with open(_RULES / "e3_4_1.csv", encoding="utf-8", newline="") as handle:
+        rows = [row for row in csv.DictReader(handle) if not any(row.get(name) for name in chosen)]
+    return {(row["scheme"].encode(), row["code"].encode()): row["basic"] for row in rows}
+
+
+_CONTENT_VALUES = {0x0040A160: b"REMOVED", 0x0040A123: b"ANONYMIZED", 0x0040A120: b"19000101"}
+_CONTENT_VALUES |= {0x0040A121: b"19000101", 0x0040A122: b"000000"}
+
+
+def _content(found: Found, params: Params) -> Iterator[str]:
+    """Content items of a concept that must go, or whose value must be a dummy."""
+    codes: dict[tuple[int, ...], dict[int, bytes]] = {}
+    values: dict[tuple[int, ...], list[tuple[int, bytes]]] = {}
+    for path, tag, _, raw in found.elements:
+        if len(path) >= 4 and path[-2:] == (0x0040A043, 0) and tag in (0x00080100, 0x00080102):
+            codes.setdefault(path[:-2], {})[tag] = raw.strip(b" \0")
+        elif path and tag in _CONTENT_VALUES:
+            values.setdefault(path, []).append((tag, raw.strip(b" \0")))
+    for path, code in codes.items():
+        action = _concepts(options(params)).get((code.get(0x00080102, b""), code.get(0x00080100, b"")))
+        if path[-2] not in (0x0040A730, 0x00400555) or action is None:
+            continue
+        if action == "X":
+            yield f"forbidden concept {_tag(0x0040A043)}"
+        elif any(value != _CONTENT_VALUES[tag] for tag, value in values.get(path, [])):
+            yield f"not a dummy {_tag(0x0040A730)}"
 
 
 def _every(found: Found, params: Params, subject: str, good: set[Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from tasks.anonymize import policy, safe_private, streams
+from tasks.anonymize import policy, safe_private, streams, structured
 from tasks.anonymize.encoding import LONG, Encoding
 from tasks.anonymize.marks import Mark
 from tasks.anonymize.policy import Policy
@@ -116,6 +116,8 @@ class Rewriter:
             return self.pixels(at, value, -1 if undefined else stop, header)
         if known.operation is policy.SEQUENCE:
             content, _ = self._sequence(value, stop + 8 if undefined else stop, 1, undefined)
+            if tag in structured.CONTENT:
+                content = structured.cleaned(content, self.patient.params, self.explicit, self.big)
             if content or self.policy.when_gone(tag, False) is not policy.DROP:
                 return self.code.element(tag, "SQ", content)
         return None
@@ -204,6 +206,8 @@ class Rewriter:
                 out.append(view[run:at])
             if operation is policy.SEQUENCE:
                 content, stop = self._sequence(value, end if undefined else stop, depth + 1, undefined)
+                if tag in structured.CONTENT:
+                    content = structured.cleaned(content, self.patient.params, self.explicit, self.big)
                 if content or self.policy.when_gone(tag, True) is not policy.DROP:
                     out.append(self.code.element(tag, "SQ", content))
             elif undefined:
