@@ -93,6 +93,15 @@ def release(data: bytes, site: str, keys: Keys, params: Params, looks: Looks | N
     """De-identify and verify the bytes of one file; raises BadInput with the reason when it may not go out.
 
     `looks` says which files of a series are searched for burned-in text, beside those that their attributes mark."""
+    patient, one = _unverified(data, site, keys, params, looks)
+    found = leaks(data, one.data, params, patient.subject, patient.shift)
+    if found:
+        raise BadInput("verification_failed", "; ".join(sorted(set(found))[:5]))
+    return one
+
+
+def _unverified(data: bytes, site: str, keys: Keys, params: Params, looks: Looks | None) -> tuple[Patient, Released]:
+    """The file de-identified. Nobody but `release` hands this on."""
     memory = _memory(site, keys, params)
     draft = _as_before(data, memory, params)
     header = draft.header if draft else inspect(data, params)
@@ -107,12 +116,9 @@ def release(data: bytes, site: str, keys: Keys, params: Params, looks: Looks | N
         uid if params.retain_uids else keys.uid(uid) for uid in (header.sop_uid, header.series_uid, header.study_uid)
     )
     released = b"".join([file_meta(header.sop_class, sop, draft.syntax), *draft.pieces])
-    found = leaks(data, released, params, patient.subject, patient.shift)
-    if found:
-        raise BadInput("verification_failed", "; ".join(sorted(set(found))[:5]))
     if draft.teacher is not None and draft.teacher.data is data:
         memory.learn(header, draft.teacher, marks(params, patient.subject))
-    return Released(released, study, series, sop, patient.subject, header, searched)
+    return patient, Released(released, study, series, sop, patient.subject, header, searched)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ quarantined. Of files with one SOP Instance UID and equal bytes the first is rel
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -61,7 +62,7 @@ def anonymize_tree(
     if not src.exists():
         raise WrongUse(f"{src} is not there")
     paths = list_files(src, dst)
-    seen, verdicts = _between(paths, keys)
+    seen, verdicts = _between(paths, keys, mapper or map)
     todo = [n for n in range(len(paths)) if n not in verdicts]
     key_file = str(keys.secret.path)
     work = [
@@ -95,24 +96,20 @@ def list_files(src: Path, dst: Path | None = None) -> list[Path]:
     return sorted((path for path in found if path.is_file()), key=lambda path: path.relative_to(src).as_posix())
 
 
-def _between(paths: list[Path], keys: Keys) -> tuple[dict[int, _Seen], dict[int, str]]:
+def _between(paths: list[Path], keys: Keys, mapper: Mapper) -> tuple[dict[int, _Seen], dict[int, str]]:
     """The first look at all files, and the verdicts that only several files together give."""
     seen: dict[int, _Seen] = {}
     verdicts: dict[int, str] = {}
     patients: dict[str, set[str]] = defaultdict(set)
     sops: dict[str, list[int]] = defaultdict(list)
-    for n, path in enumerate(paths):
-        try:
-            header = dicom.checked_header(path)
-        except BadInput as bad:
-            verdicts[n] = bad.reason
+    chunks = [[str(path) for path in paths[start : start + 4 * _CHUNK]] for start in range(0, len(paths), 4 * _CHUNK)]
+    for n, one in enumerate(itertools.chain.from_iterable(mapper(_first_look, chunks))):
+        if isinstance(one, str):
+            verdicts[n] = one
             continue
-        except OSError:
-            verdicts[n] = "unreadable"
-            continue
-        seen[n] = _Seen(header.study_uid, header.patient_id, header.sop_uid, header.text(0x00100010))
-        patients[header.study_uid].add(header.patient_id)
-        sops[header.sop_uid].append(n)
+        seen[n] = one
+        patients[one.study].add(one.patient)
+        sops[one.sop].append(n)
     for n, one in seen.items():
         if len(patients[one.study]) > 1:
             verdicts[n] = "two_patients_in_study"
@@ -123,6 +120,20 @@ def _between(paths: list[Path], keys: Keys) -> tuple[dict[int, _Seen], dict[int,
             for n in left if len(digests) > 1 else left[1:]:
                 verdicts[n] = "duplicate_sop_uid" if len(digests) > 1 else "duplicate"
     return seen, verdicts
+
+
+def _first_look(paths: list[str]) -> list[_Seen | str]:
+    """Of each file what it says it is, or the reason why it cannot be used."""
+    found: list[_Seen | str] = []
+    for path in paths:
+        try:
+            header = dicom.checked_header(path)
+            found.append(_Seen(header.study_uid, header.patient_id, header.sop_uid, header.text(0x00100010)))
+        except BadInput as bad:
+            found.append(bad.reason)
+        except OSError:
+            found.append("unreadable")
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -158,20 +169,22 @@ def _one(n: int, path: Path, dst: Path, keys: Keys, params: Params, site: str, l
     except BadInput as bad:
         return _row(n, _outcome(bad.reason), bad.reason, sealed), None
     target = f"{released.study}/{released.name}"
-    _write(dst / target, released.data)
+    _write(f"{dst}/{target}", released.data)
     row = _row(n, "released", "", sealed) | {"pixels": released.pixels}
     row |= {"target": target, "sha256_target": hashlib.sha256(released.data).hexdigest()}
     return row, released.header.series_uid if released.pixels == NOT_LOOKED else None
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: str, data: bytes) -> None:
     """Whole or not at all, with the fixed time that all released files carry."""
-    partial = path.with_name(f".{path.name}.part")
+    folder, name = os.path.split(path)
+    partial = f"{folder}/.{name}.part"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        handle = os.open(partial, flags, 0o644)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.makedirs(folder, exist_ok=True)
+        handle = os.open(partial, flags, 0o644)
     try:
         rest = memoryview(data)
         while rest:
