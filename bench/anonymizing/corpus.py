@@ -53,7 +53,8 @@ def file(study: int, series: int, instance: int, pick: random.Random) -> bytes:
     rows.append((0x7FE00010, "OW", _pixels(instance, pick)))
     meta = [(0x00020001, "OB", b"\0\1"), (0x00020002, "UI", _MR), (0x00020003, "UI", sop)]
     meta += [(0x00020010, "UI", "1.2.840.10008.1.2.1"), (0x00020012, "UI", f"{_ROOT}.9"), (0x00020013, "SH", "SCANNER")]
-    return b"\0" * 128 + b"DICM" + _written(meta) + _written(rows)
+    after = _written(meta)
+    return b"\0" * 128 + b"DICM" + _written([(0x00020000, "UL", struct.pack("<L", len(after)))]) + after + _written(rows)
 
 
 Row = tuple[int, str, str | bytes]
