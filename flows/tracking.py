@@ -104,6 +104,9 @@ def mirror(room: str, parent: str, root: Path) -> str | None:
             client().log_artifact(run_id, str(root / event["path"]), "figures")
         elif event["event"] == "end" and event["status"] == "finished":
             status = "FINISHED"
+    speed = root / "reports/speed" / f"{room}.json"  # of this machine and day: beside what DVC keeps
+    for model, numbers in (read_json(speed) if speed.exists() else {}).items():
+        metrics += [Metric(_name(f"speed/{model}/{name}"), float(value), 0, 0) for name, value in numbers.items()]
     for start in range(0, len(metrics), 1000):
         client().log_batch(run_id, metrics=metrics[start : start + 1000])
     entries = [Param(key, value) for key, value in params.items()]

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from tasks.compare.params import Params
-from tasks.compare.run import run, run_beside
+from tasks.compare.run import run, run_beside, run_one
 from tasks.store.entry import exit_with
 from tasks.store.items import Mapper
 from tasks.training.distribution import enter
@@ -20,9 +20,10 @@ def main(
     beside = "slice-split: folds of slices too, and what that inflates (reports/compare-leakage.csv)"
     parser.add_argument("--protocol", choices=["patient-split", "slice-split"], default="patient-split", help=beside)
     parser.add_argument("--labels", choices=["true", "shuffled"], default="true", help="shuffled: one by lot a patient")
+    parser.add_argument("--only", metavar="NETWORK", help="fit this one and leave its result for the stage")
     how = parser.parse_args(argv)
-    doing = run if how.protocol == "patient-split" else run_beside
-    enter("compare", Params, partial(doing, shuffled=how.labels == "shuffled"), params, mapper)
+    doing = partial(run if how.protocol == "patient-split" else run_beside, shuffled=how.labels == "shuffled")
+    enter("compare", Params, partial(run_one, network=how.only) if how.only else doing, params, mapper)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tasks.compare import slices as sliced
 from tasks.compare import table
 from tasks.compare.fold import Job, fit_fold, throughput, weigh
 from tasks.compare.params import Params
+from tasks.domain.errors import WrongUse
 from tasks.store.digests import code_digest, combine
 from tasks.store.files import read_json, replacing, write_json
 from tasks.store.items import Mapper
@@ -48,11 +49,7 @@ def run(params: Params, mapper: Mapper, by_patient: bool = True, shuffled: bool 
     """The stage, with folds of patients and true labels."""
     out, csv = _named(OUT, by_patient, shuffled), _named(TABLE, by_patient, shuffled)
     out.mkdir(parents=True, exist_ok=True)
-    rows = data.cohort()
-    rows = rows[rows["fold"] != data.TEST].reset_index(drop=True)
-    slices = sliced.table(params, rows, data.labels())
-    slices = sliced.shuffled(slices, params.recipe.seed) if shuffled else slices
-    slices = slices if by_patient else sliced.by_slice(slices, params.recipe.seed)
+    rows, slices = _task(params, by_patient, shuffled)
     with Progress(out / "run.jsonl", params) as progress:
         reason = _unfit(slices)
         if reason:
@@ -60,24 +57,7 @@ def run(params: Params, mapper: Mapper, by_patient: bool = True, shuffled: bool 
             _sweep(out, set())
             _write_table(csv, pd.DataFrame(columns=table.COLUMNS))
             return
-        fingerprint = data.fingerprint(rows)
-        marks = {network: _digest(params, network, slices, fingerprint) for network in params.networks}
-        todo = [network for network in params.networks if not _is_done(out, network, marks[network])]
-        _log.info("%d slices of %d patients; training %d of %d networks", len(slices), slices["subject"].nunique(),
-                  len(todo), len(params.networks))  # fmt: skip
-        jobs = [
-            Job(params, network, fold, seed, tuple(rows["path"]), slices, fingerprint, marks[network])
-            for network in todo
-            for seed in params.seeds
-            for fold in sorted(slices["fold"].unique())
-        ]
-        each = len(jobs) // max(1, len(todo))
-        done: list[dict[str, Any]] = []
-        for result in mapper(fit_fold, jobs):
-            done.append(result)
-            if len(done) == each:
-                _keep(out, params, marks[result["network"]], slices, done)
-                done = []
+        _train(params, params.networks, rows, slices, out, mapper)
         records = {network: read_json(out / f"{network}.json") for network in params.networks}
         for network in params.networks:
             for fit in records[network]["fits"]:
@@ -92,6 +72,52 @@ def run(params: Params, mapper: Mapper, by_patient: bool = True, shuffled: bool 
             progress.metric(network, "auc", area)
         _write_table(csv, found)
         _sweep(out, {f"{network}{end}" for network in params.networks for end in (".json", ".parquet")})
+
+
+def run_one(params: Params, mapper: Mapper, network: str) -> None:
+    """One network of the stage, for a worker of its own: leaves the result that the stage then finds done."""
+    if network not in params.networks:
+        raise WrongUse(f"'{network}' is not among the networks of params.yaml: {', '.join(params.networks)}")
+    rows, slices = _task(params, True, False)
+    reason = _unfit(slices)
+    if reason:
+        _log.warning("nothing is compared: %s", reason)
+        return
+    OUT.mkdir(parents=True, exist_ok=True)
+    _train(params, [network], rows, slices, OUT, mapper)
+
+
+def _task(params: Params, by_patient: bool, shuffled: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(hip-visits, slices): what is learned, without test patients."""
+    rows = data.cohort()
+    rows = rows[rows["fold"] != data.TEST].reset_index(drop=True)
+    slices = sliced.table(params, rows, data.labels())
+    slices = sliced.shuffled(slices, params.recipe.seed) if shuffled else slices
+    return rows, slices if by_patient else sliced.by_slice(slices, params.recipe.seed)
+
+
+def _train(
+    params: Params, networks: list[str], rows: pd.DataFrame, slices: pd.DataFrame, out: Path, mapper: Mapper
+) -> None:
+    """Those of `networks` that are not done with these inputs; each is kept as soon as its last fold is."""
+    fingerprint = data.fingerprint(rows)
+    marks = {network: _digest(params, network, slices, fingerprint) for network in networks}
+    todo = [network for network in networks if not _is_done(out, network, marks[network])]
+    _log.info("%d slices of %d patients; training %d of %d networks", len(slices), slices["subject"].nunique(),
+              len(todo), len(networks))  # fmt: skip
+    jobs = [
+        Job(params, network, fold, seed, tuple(rows["path"]), slices, fingerprint, marks[network])
+        for network in todo
+        for seed in params.seeds
+        for fold in sorted(slices["fold"].unique())
+    ]
+    each = len(jobs) // max(1, len(todo))
+    done: list[dict[str, Any]] = []
+    for result in mapper(fit_fold, jobs):
+        done.append(result)
+        if len(done) == each:
+            _keep(out, params, marks[result["network"]], slices, done)
+            done = []
 
 
 def _unfit(slices: pd.DataFrame) -> str:

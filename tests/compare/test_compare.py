@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tasks.compare.__main__ import main
 from tasks.compare.table import to_unit
+from tasks.domain.errors import WrongUse
 
 CSV, FOLDER = Path("reports/compare.csv"), Path("reports/compare")
 
@@ -62,11 +63,16 @@ def test_nothing_is_trained_again_and_another_network_leaves_the_first_alone(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workspace)
-    before = bytes_of(FOLDER)
+    before, table_before = bytes_of(FOLDER), CSV.read_bytes()
     main([], small(), map)
     assert bytes_of(FOLDER) == before
-    main([], small(compare={"networks": [NETWORK, "shufflenet_v2_x1_0"]}), map)
+    two = small(compare={"networks": [NETWORK, "shufflenet_v2_x1_0"]})
+    main(["--only", "shufflenet_v2_x1_0"], two, map)  # as a worker of its own does
+    alone = bytes_of(FOLDER)["shufflenet_v2_x1_0.json"]
+    assert CSV.read_bytes() == table_before, "the table is the stage's"
+    main([], two, map)
     after = bytes_of(FOLDER)
+    assert after["shufflenet_v2_x1_0.json"] == alone
     assert after[f"{NETWORK}.json"] == before[f"{NETWORK}.json"]
     table = pd.read_csv(CSV)
     assert table["network"].unique().tolist() == [NETWORK, "shufflenet_v2_x1_0"]
@@ -76,6 +82,12 @@ def test_nothing_is_trained_again_and_another_network_leaves_the_first_alone(
     assert slices.drop(best)["p_holm_vs_best"].between(0, 1).all()
     main([], small(), map)
     assert set(bytes_of(FOLDER)) == set(before), "a network that is no longer asked for leaves no result"
+
+
+def test_only_a_network_of_the_parameters_can_be_asked_for(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    with pytest.raises(WrongUse, match="'resnet18' is not among the networks"):
+        main(["--only", "resnet18"], small(), map)
 
 
 def test_same_inputs_same_bytes_in_every_output(
