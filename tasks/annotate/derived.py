@@ -59,10 +59,10 @@ def rows(labels: list[dict[str, Any]], masks: list[dict[str, Any]], params: Deri
                 found += [made | {"reader": COMPUTED}, made]
     for hip_visit in sorted(given):
         for to in params.convert_to:
-            made = None if to in given[hip_visit] else _converted(given[hip_visit], to)
-            if made is not None:
-                given[hip_visit][to] = made
-                found += [made | {"reader": CONVERTED}, made]
+            row = None if to in given[hip_visit] else _converted(given[hip_visit], to)
+            if row is not None:
+                given[hip_visit][to] = row
+                found += [row | {"reader": CONVERTED}, row]
     return found
 
 
