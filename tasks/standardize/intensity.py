@@ -44,21 +44,68 @@ def unit(body: NDArray[np.float32], level: Level) -> float:
 
 
 def unbiased(volume: Volume, params: N4) -> Volume:
-    """N4 (Tustison 2010): the smooth field is fitted to blocks of about `params.block_mm` and divides every voxel."""
-    import SimpleITK as sitk  # here, so that a run without N4 does not pay for the import
-
+    """The volume without the slow field of its coils: N4's sharpening of the histogram (Sled 1998, Tustison 2010), with
+    a field of polynomials fitted by least squares where N4 has B-splines. SimpleITK's N4 takes 1 to 50 s for what this
+    does in a tenth of a second (docs/data-engineers.md)."""
     factors = np.maximum(np.round(params.block_mm / volume.spacing), 1).astype(int)
     coarse = block_mean(volume, np.minimum(factors, volume.array.shape))
-    if min(coarse.array.shape) < 4:
+    body = coarse.array > 0.1 * np.percentile(coarse.array, 97)
+    if body.sum() < 200:
         return volume
-    image = sitk.GetImageFromArray(np.maximum(coarse.array, 0).astype(np.float32))
-    image.SetSpacing([float(s) for s in coarse.spacing[::-1]])
-    corrector = sitk.N4BiasFieldCorrectionImageFilter()
-    corrector.SetNumberOfThreads(1)
-    corrector.SetMaximumNumberOfIterations(list(params.iterations))
-    corrector.SetConvergenceThreshold(params.converged)
-    corrector.Execute(image, sitk.OtsuThreshold(image, 0, 1, 200))
-    field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image))
-    inverse = Volume(np.exp(-field), coarse.affine)
-    whole = resample(inverse, volume.affine, volume.array.shape, edge=True)
-    return Volume(volume.array.astype(np.float32) * whole, volume.affine)
+    whole = polynomials(coarse.array.shape, params.order)
+    basis = whole[body.ravel()]
+    # A ridge, so that corners of which the body shows little do not run away.
+    fit = np.linalg.solve(basis.T @ basis + params.ridge * len(basis) * np.eye(basis.shape[1]), basis.T)
+    seen = np.log(coarse.array[body])
+    weights = np.zeros(basis.shape[1])
+    for _ in range(params.iterations):
+        flat = seen - basis @ weights
+        step = fit @ (flat - sharpened(flat, params.width))
+        weights += step
+        if float(np.abs(basis[::7] @ step).max()) < params.converged:
+            break
+    field = (whole @ weights).reshape(coarse.array.shape)
+    inverse = Volume(np.exp(-(field - field[body].mean())).astype(np.float32), coarse.affine)
+    return Volume(
+        volume.array.astype(np.float32) * resample(inverse, volume.affine, volume.array.shape, edge=True), volume.affine
+    )
+
+
+def polynomials(shape: tuple[int, ...], order: int) -> NDArray[np.float64]:
+    """(voxels, terms): products of Legendre polynomials along the three axes up to `order`, without the constant."""
+    axes = [np.polynomial.legendre.legvander(np.linspace(-1, 1, n), order) for n in shape]
+    terms = [
+        np.einsum("i,j,k->ijk", axes[0][:, a], axes[1][:, b], axes[2][:, c]).ravel()
+        for a in range(order + 1)
+        for b in range(order + 1 - a)
+        for c in range(order + 1 - a - b)
+        if a + b + c
+    ]
+    return np.stack(terms, axis=1)
+
+
+def sharpened(logs: NDArray[np.float64], width: float) -> NDArray[np.float64]:
+    """What each value is expected to be without a field that blurs the histogram by a Gaussian of FWHM `width`."""
+    low, high = float(logs.min()), float(logs.max())
+    bins = 200
+    step = max(high - low, 1e-6) / (bins - 1)
+    at = (logs - low) / step
+    below = np.minimum(at.astype(int), bins - 2)
+    share = at - below
+    counts = np.bincount(below, 1 - share, bins) + np.bincount(below + 1, share, bins)
+    size = 512
+    sigma = width / 2.355 / step
+    places = np.minimum(np.arange(size), size - np.arange(size))
+    blur = np.exp(-0.5 * (places / sigma) ** 2)
+    blur /= blur.sum()
+    transfer = np.fft.rfft(blur).real
+    padded = np.zeros(size)
+    padded[156 : 156 + bins] = counts
+    sharp = np.maximum(np.fft.irfft(np.fft.rfft(padded) * transfer / (transfer**2 + 0.01), size), 0)
+    values = low + (np.arange(size) - 156) * step
+
+    def blurred(what: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.fft.irfft(np.fft.rfft(what) * transfer, size)
+
+    expected = blurred(sharp * values) / np.maximum(blurred(sharp), 1e-9 * sharp.sum())
+    return np.interp(logs, values, expected)

@@ -22,7 +22,7 @@ from tasks.domain.hip import Side
 from tasks.domain.volume import Volume
 from tasks.standardize.balls import AIR, APART_MM, REFINED, balls, view
 from tasks.standardize.params import Localizer
-from tasks.standardize.rim import ROUGH, Judged, judge, medial_air, refine
+from tasks.standardize.rim import ROUGH, Judged, air_beside, judge, refine
 
 SURE = 0.74
 """Confidence of each of two facing heads at which the search ends."""
@@ -97,7 +97,7 @@ def heads(seen: Volume, sign: int, params: Localizer) -> list[Head]:
         if not params.radius_mm[0] <= radius <= params.radius_mm[1]:
             continue
         what = judge(seen, sign, centre, (radius,))
-        confidence = float(what.confidence * (1 - medial_air(seen, centre, what.lateral)))
+        confidence = float(what.confidence * (1 - air_beside(seen, centre, what.lateral)))
         head = Head(centre, radius, confidence, what.lateral, what.seen)
         if void(seen, head) > METAL:
             continue

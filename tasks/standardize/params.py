@@ -65,11 +65,15 @@ class Level(Section):
 
 
 class N4(Section):
-    """N4 bias correction (SimpleITK) on blocks of `block_mm`; iterations of each level, coarse to fine, at most."""
+    """Bias correction: blocks of `block_mm`, polynomials up to `order`, at most `iterations` sharpenings of the
+    histogram by a field of FWHM `width` (of log brightness), until nothing moves by more than `converged`."""
 
     enabled: bool
     block_mm: float
-    iterations: tuple[int, ...]
+    order: int
+    iterations: int
+    width: float
+    ridge: float
     converged: float
 
 

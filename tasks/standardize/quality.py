@@ -9,12 +9,12 @@ from scipy import ndimage
 from tasks.domain.volume import Volume
 from tasks.standardize.balls import block_mean
 
-BODY = 0.12
-"""Brighter than this share of the bright (97th percentile) is body; air lies beyond a margin about it."""
+BODY = 0.25
+"""Brighter than this share of the bright (97th percentile) is body, and what lies between such; beyond is air."""
 MARGIN_MM = 12.0
 LEAST_AIR = 0.01
 """With less air than this share of the slices ghosts cannot be told from anatomy."""
-LOOK_MM = 3.0
+LOOK_MM = 4.0
 """In-plane voxel of the images whose movement is measured."""
 LONGEST_MM = 20.0
 SLICES = 6
@@ -24,7 +24,11 @@ SLICES = 6
 def noise(boxes: list[NDArray]) -> float:
     """Standard deviation of the noise: the median of second differences along rows, which anatomy hardly moves
     (1.4826 / sqrt(6): from the median of |a - 2b + c| of white noise)."""
-    parts = [np.diff(box[:, ::2].astype(np.float32), n=2, axis=2).ravel() for box in boxes if box.shape[2] > 4]
+    parts = [
+        np.diff(box[:: max(len(box) // SLICES, 1), ::2].astype(np.float32), n=2, axis=2).ravel()
+        for box in boxes
+        if box.shape[2] > 4
+    ]
     if not parts:
         return 0.0
     return float(np.median(np.abs(np.concatenate(parts))) * 1.4826 / np.sqrt(6))
@@ -51,18 +55,29 @@ def ghosting(image: Volume, sigma: float) -> float | None:
     planes = image.array[chosen, ::2, ::2].astype(np.float32)
     spacing = 2 * image.spacing[1:]
     bright = float(np.percentile(planes, 97))
-    smooth = ndimage.uniform_filter(planes, (1, 3, 3))
-    body = smooth > max(BODY * bright, 2.5 * sigma)
+    bright_enough = ndimage.uniform_filter(planes, (1, 3, 3)) > max(BODY * bright, 2.5 * sigma)
+    # Small specks of ghost are not body; muscle between fat is; what lies near the body is left out.
+    body = ndimage.binary_opening(bright_enough, np.ones((1, 5, 5)))
+    body = _between(body, 1) & _between(body, 2)
     reach = np.maximum(np.ceil(MARGIN_MM / spacing), 1).astype(int)
-    # Small specks of ghost are not body; what lies near the body is left out.
-    body = ndimage.binary_opening(body, np.ones((1, 5, 5)))
     near = ndimage.maximum_filter(body, (1, *(2 * reach + 1)))
     air = planes[~near]
     if air.size < LEAST_AIR * planes.size or not body.any() or float((air == 0).mean()) > 0.5:
         return None
-    # Noise alone has the mean of a Rayleigh distribution where there is no signal.
+    # Noise alone is Rayleigh distributed where there is no signal (mean 1.25, SD 0.655 of its sigma); its grain in the
+    # air says how strong it is there, which ghosts, being images, hardly change.
+    grain = np.abs(np.diff(planes, n=2, axis=2))[~(near[:, :, :-2] | near[:, :, 2:])]
+    if grain.size:
+        sigma = min(sigma, float(np.median(grain)) * 1.4826 / np.sqrt(6) / 0.655)
     beyond = float(air.mean()) - np.sqrt(np.pi / 2) * sigma
     return max(beyond, 0.0) / max(float(np.median(planes[body])), 1e-6)
+
+
+def _between(body: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+    """What has body on both sides of it along `axis`."""
+    ahead = np.maximum.accumulate(body, axis=axis)
+    behind = np.flip(np.maximum.accumulate(np.flip(body, axis), axis=axis), axis)
+    return ahead & behind
 
 
 def motion(image: Volume) -> float | None:
@@ -75,7 +90,10 @@ def motion(image: Volume) -> float | None:
     if slices < 5 or min(height, width) < 16:
         return None
     window = np.hanning(height)[:, None] * np.hanning(width)
-    planes = np.log1p(small.array / max(float(np.percentile(small.array, 90)), 1e-6) * 4)
+    bright = float(np.percentile(small.array, 90))
+    if bright <= 0:
+        return None
+    planes = np.log1p(np.maximum(small.array, 0) / bright * 4)
     spectra = np.fft.rfft2((planes - planes.mean(axis=(1, 2), keepdims=True)) * window)
     low = np.exp(-((np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)) / 0.18) ** 2))
     moved = []

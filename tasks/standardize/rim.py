@@ -137,13 +137,16 @@ def judged(near: NDArray[np.bool_], fall: NDArray[np.float32], ok: NDArray[np.bo
     return best
 
 
-def medial_air(seen: Volume, centre: NDArray[np.float64], lateral: float) -> float:
-    """Share of air among what the volume shows 30 to 90 mm medially, where a pelvis goes on and a knee ends."""
-    out, up = np.meshgrid(np.arange(30.0, 91.0, 5.0), [-10.0, 0.0, 10.0, 20.0])
-    points = centre + np.stack([-lateral * out.ravel(), np.zeros(out.size), up.ravel()], axis=-1)
-    index = seen.to_index(points)
-    inside = ((index > -0.5) & (index < np.array(seen.array.shape) - 0.5)).all(axis=1)
-    if inside.sum() < 8:
-        return 0.0
-    values = ndimage.map_coordinates(seen.array, index[inside].T, order=1, mode="nearest")
-    return float((values < AIR).mean())
+def air_beside(seen: Volume, centre: NDArray[np.float64], lateral: float) -> float:
+    """Share of air where a pelvis goes on and a knee ends: the larger of that 30 to 90 mm medially and 30 to 44 mm
+    laterally, of what the volume shows."""
+    found = [0.0]
+    for towards, far in ((-lateral, 91.0), (lateral, 45.0)):
+        out, up = np.meshgrid(np.arange(30.0, far, 5.0), [-10.0, 0.0, 10.0, 20.0])
+        points = centre + np.stack([towards * out.ravel(), np.zeros(out.size), up.ravel()], axis=-1)
+        index = seen.to_index(points)
+        inside = ((index > -0.5) & (index < np.array(seen.array.shape) - 0.5)).all(axis=1)
+        if inside.sum() >= 8:
+            values = ndimage.map_coordinates(seen.array, index[inside].T, order=1, mode="nearest")
+            found.append(float((values < AIR).mean()))
+    return max(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def sheet(
     lines = [text for row in hips for text in _of_hip(row)] + [_of_series(row) for row in series]
     height = TILE * (2 if slices else 1) + LINE * (len(lines) + 2)
     page = Image.new("L", (WIDTH, height), 12)
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(10)
+    draw, font = ImageDraw.Draw(page), _font()
     if overview is not None:
         for k, head in enumerate(overview[1][:2]):
             page.paste(_located(overview[0], head), (k * TILE, 0))
@@ -41,8 +42,13 @@ def sheet(
     for k, text in enumerate([*lines, RESEARCH_ONLY]):
         draw.text((6, top + LINE * k), text[:150], fill=220, font=font)
     buffer = io.BytesIO()
-    page.save(buffer, "PNG", compress_level=3)
+    page.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(10)
 
 
 def _located(volume: Volume, head: Head) -> Image.Image:

@@ -77,7 +77,7 @@ def picture(answer: list[Row], rows: list[Row], places: list[Place], out: Path) 
     for row in answer:
         if row["file"]:
             hip = hips.read(out / row["file"], list(ROLES))
-            slices[row["side"]] = {role: hip.values(role)[len(hip.tensors[role]) // 2] for role in hip.tensors}
+            slices[row["side"]] = {role: hip.middle(role) for role in hip.tensors}
     leading = next((place for place in places if place.located.heads), None)
     if leading is None:
         return sheet.sheet(answer, rows, None, slices)

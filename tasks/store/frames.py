@@ -17,7 +17,7 @@ from pydicom.tag import Tag
 from tasks.domain.errors import BadInput
 from tasks.store import jpeg
 
-_PHYSICS_TAGS = [
+PHYSICS_TAGS = [
     Tag(tag_for_keyword(keyword) or 0)
     for keyword in (
         "ImageType", "RepetitionTime", "EchoTime", "InversionTime", "ScanOptions", "SequenceVariant",
@@ -114,7 +114,7 @@ def _physics(dataset: Dataset, group: Any, classic: bool) -> tuple[tuple[str, An
     """`physics_of`, worked out once for classic objects that agree in the raw bytes of all that it reads."""
     if not classic:
         return tuple(sorted(physics_of(dataset, group).items()))
-    raw = tuple(str(dataset.get_item(tag).value) if tag in dataset else None for tag in _PHYSICS_TAGS)
+    raw = tuple(str(dataset.get_item(tag).value) if tag in dataset else None for tag in PHYSICS_TAGS)
     if raw not in _known:
         if len(_known) > 1000:
             _known.clear()

@@ -43,6 +43,12 @@ class HipFile:
         scale, offset = self.meta["scale"][name]
         return self.tensors[name].astype(np.float32) * np.float32(scale) + np.float32(offset)
 
+    def middle(self, name: str) -> NDArray[np.float32]:
+        """The slice through the head's centre, as `values`."""
+        scale, offset = self.meta["scale"][name]
+        plane = self.tensors[name][len(self.tensors[name]) // 2]
+        return plane.astype(np.float32) * np.float32(scale) + np.float32(offset)
+
 
 def write(path: Path, hip: HipFile) -> None:
     tensors = {name: np.ascontiguousarray(hip.tensors[name]) for name in sorted(hip.tensors)}

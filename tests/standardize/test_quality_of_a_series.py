@@ -37,15 +37,13 @@ def measured(volume: Volume, who: Person) -> dict[str, float | None]:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_ghosts_along_either_axis(axis: int, who: Person, clean: Volume, params: Params) -> None:
-    none = measured(clean, who)["ghosting"]
-    some = measured(scanned(who, ghost=0.15, ghost_axis=axis), who)["ghosting"]
-    many = measured(scanned(who, ghost=0.6, ghost_axis=axis), who)["ghosting"]
+def test_ghosts_along_either_axis(axis: int, who: Person, clean: Volume) -> None:
+    none, some, many = (
+        measured(clean if not share else scanned(who, ghost=share, ghost_axis=axis), who)["ghosting"]
+        for share in (0.0, 0.05, 0.15)
+    )
     assert none is not None and some is not None and many is not None
-    assert none < 0.03
-    if axis == 1:  # along the rows, into the air beside the body
-        assert none + 0.01 < some < many
-        assert many > 0.1
+    assert none < 0.02 < some < many
 
 
 def test_a_patient_who_moved_between_the_two_passes(who: Person, clean: Volume, params: Params) -> None:
@@ -67,10 +65,10 @@ def test_a_field_without_air_has_no_number_for_ghosts(clean: Volume) -> None:
     inside = Volume(np.ascontiguousarray(clean.array[:, 36:60, 30:66]), clean.affine)
     assert quality.ghosting(inside, 10.0) is None
     assert quality.motion(Volume(clean.array[:4], clean.affine)) is None
-    assert quality.motion(Volume(np.zeros((9, 64, 64), np.uint16), clean.affine)) == 0.0
+    assert quality.motion(Volume(np.zeros((9, 64, 64), np.uint16), clean.affine)) is None
 
 
-def test_n4_takes_most_of_the_coil_out(who: Person, params: Params) -> None:
+def test_the_coil_is_taken_out(who: Person, params: Params) -> None:
     uneven, even = scanned(who, coil=1.6, noise=0.02), scanned(who, coil=0.0, noise=0.02)
     body = even.array > np.percentile(even.array, 55)
     flat = intensity.unbiased(uneven, params.n4)
@@ -78,5 +76,5 @@ def test_n4_takes_most_of_the_coil_out(who: Person, params: Params) -> None:
     def unevenness(image: np.ndarray) -> float:
         return float(np.std(np.log(np.maximum(image[body], 1)) - np.log(even.array[body].astype(float))))
 
-    assert unevenness(flat.array) < 0.75 * unevenness(uneven.array)
+    assert unevenness(flat.array) < 0.6 * unevenness(uneven.array)
     assert flat.array.shape == uneven.array.shape and np.isfinite(flat.array).all()
