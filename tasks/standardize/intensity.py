@@ -45,8 +45,8 @@ def unit(body: NDArray[np.float32], level: Level) -> float:
 
 def unbiased(volume: Volume, params: N4) -> Volume:
     """The volume without the slow field of its coils: N4's sharpening of the histogram (Sled 1998, Tustison 2010), with
-    a field of polynomials fitted by least squares where N4 has B-splines. SimpleITK's N4 takes 1 to 50 s for what this
-    does in a tenth of a second (docs/data-engineers.md)."""
+    a field of polynomials fitted by least squares where N4 has B-splines: SimpleITK's N4 takes seconds to a minute for
+    what this does in a tenth of one."""
     factors = np.maximum(np.round(params.block_mm / volume.spacing), 1).astype(int)
     coarse = block_mean(volume, np.minimum(factors, volume.array.shape))
     body = coarse.array > 0.1 * np.percentile(coarse.array, 97)
