@@ -8,6 +8,7 @@ NOT_COMPARED = (
     "hip_visit", "subject", "study", "side", "days", "date", "file", "digest", "item", "input_digest", "params_digest",
     "code_digest", "owns", "label", "fold", "hip", "batch", "site", "version", "origin", "horizon_days", "delta_days",
     "days_since_treatment", "center_x_mm", "center_y_mm", "center_z_mm",
+    "first_visit", "to_first", "align_digest", "at_t1", "at_fluid", "at_contrast", "at_contrast_fine",
 )  # fmt: skip
 """Keys, stamps and what depends on who came when, not on scanner, image or disease."""
 
