@@ -216,7 +216,8 @@ def _doubles(
     for number, row in good:
         key: Any = row
         if isinstance(row, _Labelled):
-            key = (row.site, row.patient_id, row.study_instance_uid, row.visit_date, row.side, row.reader)
+            reader = row.reader.strip().casefold()  # one reader, as in the keys
+            key = (row.site, row.patient_id, row.study_instance_uid, row.visit_date, row.side, reader)
         if key not in seen:
             seen[key] = number, row
             kept.append((number, row))

@@ -153,7 +153,7 @@ def test_a_refusal_names_row_column_and_reason_and_nothing_else() -> None:
 
 
 def test_a_reader_who_gives_two_values_for_one_hip_is_refused_and_a_repeated_row_is_not() -> None:
-    text = f"{HEADER}\n7,1.2.3,,L,A,2,,,\n7,1.2.3,,L,A,2,,,\n7,1.2.3,,L,A,3A,,,\n7,1.2.3,,L,B,3A,,,\n"
+    text = f"{HEADER}\n7,1.2.3,,L,A,2,,,\n7,1.2.3,,L,A,2,,,\n7,1.2.3,,L,a,3A,,,\n7,1.2.3,,L,B,3A,,,\n"
     good, refused, notes = clinical.read("labels", text.encode(), "labels.csv")
     assert [number for number, _ in good] == [2, 5]
     assert [refusal.row for refusal in refused] == [4] and "as row 2" in refused[0].reason
