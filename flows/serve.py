@@ -13,6 +13,7 @@ not wait for a database.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import http.server
 import importlib
@@ -28,6 +29,7 @@ from rich.table import Table
 
 from flows.environment import prepare
 from flows.supervise import Child, Supervisor
+from tasks.domain.errors import Unavailable
 from tasks.domain.settings import Settings
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
@@ -65,6 +67,11 @@ def port(name: str, default: int) -> int:
 def run(console: Console, check: bool = False) -> None:
     """Start everything and wait. With `check`: wait until all of it answers, say so, and stop."""
     settings = prepare()
+    alone = open(settings.home / "serve.lock", "w", encoding="utf-8")  # noqa: SIM115 - held as long as this process
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise Unavailable("osteoflow serve is running in this workspace, or is still stopping") from None
     wanted = children(settings)
     api = next(child.url for child in wanted if child.name == "prefect").removesuffix("/health")
     supervisor = Supervisor(settings, os.environ | {"PREFECT_API_URL": api})
@@ -111,7 +118,7 @@ def _site(settings: Settings) -> http.server.ThreadingHTTPServer:
 if __name__ == "__main__":
     prepare()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    for noisy in ("httpx", "prefect", "alembic"):
+    for noisy in ("httpx", "prefect", "alembic", "pynetdicom"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if sys.argv[1:] == [] or sys.argv[1] not in ROLES:
         sys.exit(f"one of: {', '.join(ROLES)}")

@@ -62,9 +62,14 @@ def work(server: _Server) -> dict[str, int]:
 
 
 def warm(mapper: Mapper) -> None:
-    """What the first study would otherwise wait for: MLflow's import, and the server that processes fork from."""
-    importlib.import_module("flows.tracking")
+    """What the first study would otherwise wait for: imports here and in the server that processes fork from, and
+    the registry's first answer."""
+    from flows import tracking
+
+    importlib.import_module("flows.scoring")
     list(mapper(abs, range(2)))
+    if (Settings().home / "models").exists():
+        tracking.find("champion")
 
 
 class _Server:
