@@ -33,6 +33,8 @@ def prepare(root: Path | None = None) -> Settings:
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.sqlite'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Jobs of the server judge texts of language models: eight idle processes that nobody here asks for.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
