@@ -62,6 +62,17 @@ def read_report(facts: Facts) -> Row:
         "quarantine": arrivals.get("quarantine") or {},
         "counts": facts.get("counts") or _counts(root),
         "cohort": _csv(folder / "cohort.csv"),
+        "flow": _text(folder / "flow.svg"),
+        "survival": evaluate.get("survival") or [],
+        "vendors": _csv(folder / "vendors.csv"),
+        "required": evaluate.get("required") or [],
+        "privacy": evaluate.get("privacy") or {},
+        "populations": evaluate.get("populations") or {},
+        "checklists": {
+            title: rows
+            for title, file in (("TRIPOD+AI", "tripod_ai"), ("CLAIM 2024", "claim_2024"))
+            if (rows := _csv(root / f"models/package/{file}.csv"))
+        },
         "subgroups": _csv(folder / "subgroups.csv"),
         "units": evaluate.get("units") or [],
         "baselines": [{"name": name, **row} for name, row in (evaluate.get("baselines") or {}).items()],
@@ -145,8 +156,8 @@ def _json(path: Path) -> Row:
 
 
 def _csv(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
+    if not path.exists() or not path.read_text(encoding="utf-8").strip():
+        return []  # a table without rows has no columns either
     frame = pd.read_csv(path)
     return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in frame.to_dict("records")]
 

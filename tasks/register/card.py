@@ -64,20 +64,58 @@ def card(facts: Mapping[str, Any], evaluate: Mapping[str, Any]) -> str:
         lines.append(f"| {label} | {_interval(evaluate, name)} | {ideal} |")
     for name, row in sorted(evaluate.get("baselines", {}).items()):
         lines.append(f"| AUC of {name} (n = {row['n']}) | {_interval(row, 'auc')} | 1 |")
+    lines += [f"| AUC at {row['time_days']:g} days, censoring weights (n = {row['n']}) | {_interval(row, 'auc')} | 1 |"
+              for row in evaluate.get("survival") or []
+              if row["model"] == "model" and row["population"] == evaluate.get("population")]  # fmt: skip
+    external = (evaluate.get("populations") or {}).get("external")
+    if external:
+        lines.append(f"| AUC at external sites (n = {external['n']}) | {_interval(external, 'auc')} | 1 |")
     if evaluate.get("small_note"):
         lines += ["", f"**{evaluate['small_note']}**"]
     lines += [
         "",
+        *_needed(evaluate),
+        *_privacy(evaluate),
         "## Limits",
         "",
         "- Small cohorts: the interval is the statement, the number in its middle is not.",
-        "- No external validation is part of this package; scanners and cohorts not listed above are unknown to it.",
+        *([] if external else ["- No external validation is part of this package."]),
+        "- Scanners and cohorts not listed above are unknown to it.",
         "- Censored hip-visits train it but are not in the scores above.",
         "- Vessel measurements exist only where a contrast-enhanced series of 1.5 mm or finer exists.",
         "- It can abstain; an abstention is not a low risk.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _needed(evaluate: Mapping[str, Any]) -> list[str]:
+    rows = evaluate.get("required") or []
+    lines = [
+        f"- {row['what']}: {row['needed']} independent patients needed ({row['assumes']}); there are "
+        f"{row['there_patients']} patients with {row['there_hip_visits']} hip-visits and {row['there_events']} events"
+        for row in rows
+    ]
+    return ["## How many patients it would take (Riley et al.)", "", *lines, ""] if rows else []
+
+
+def _privacy(evaluate: Mapping[str, Any]) -> list[str]:
+    found = evaluate.get("privacy") or {}
+    attack, alike = found.get("membership") or {}, found.get("anonymity") or {}
+    if not found:
+        return []
+    said = attack.get("reason") or (
+        f"AUC {_interval(attack, 'auc')} over {attack.get('n_members')} training and {attack.get('n_others')} test "
+        "patients; 0.5 is a guess"
+    )
+    return [
+        "## Privacy",
+        "",
+        f"- membership inference (who was trained on, by how well the outcomes are fitted): {said}",
+        f"- k = {alike.get('k')} over {', '.join(alike.get('over') or [])}; {alike.get('patients_below')} of "
+        f"{alike.get('n_patients')} patients share theirs with fewer than {alike.get('below')}",
+        "",
+    ]
 
 
 def _interval(row: Mapping[str, Any], name: str) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from tasks import nets
 from tasks.domain.errors import WrongUse
 from tasks.domain.hip import RESEARCH_ONLY
+from tasks.register import checklists
 from tasks.register.card import card
 from tasks.register.package import FACTS, digest_of, digests
 from tasks.register.params import Params
@@ -49,6 +50,8 @@ def run(params: Params, mapper: Mapper, sections: Mapping[str, Any]) -> None:
     series = tables.read("series", Path("data/series.parquet"))
     facts = describe(params, sequences, hips, series, evaluate)
     write_text(OUT / "card.md", card(facts, evaluate))
+    for name, text in checklists.tables(facts, evaluate, sections).items():
+        write_text(OUT / name, text)
     files = digests(OUT)
     facts["files"] = files
     write_json(OUT / FACTS, facts | {"digest": digest_of(facts, files)})
@@ -66,7 +69,8 @@ def describe(
     params: Params, sequences: pd.DataFrame, hips: pd.DataFrame, series: pd.DataFrame, evaluate: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The facts of package.json, all but the digests."""
-    training, test = sequences[sequences["fold"] != "test"], sequences[sequences["fold"] == "test"]
+    fold = sequences["fold"].fillna("none").astype(str)
+    training, test = sequences[~fold.isin(["test", "external", "none"])], sequences[fold == "test"]
     used = hips[hips["hip_visit"].isin(sequences["hip_visit"])]
     origins = sorted(used["origin"].dropna().unique().tolist())
     horizon = sequences["horizon_days"].dropna()
@@ -82,6 +86,7 @@ def describe(
         "n_hip_visits": len(sequences),
         "n_training_patients": int(training["subject"].nunique()),
         "n_test_patients": int(test["subject"].nunique()),
+        "n_external_patients": int(sequences.loc[fold == "external", "subject"].nunique()),
         "n_training_events": int((training["label"] == 1).sum()),
         "vendors": sorted(series.loc[series["study"].isin(used["study"]), "vendor"].dropna().unique().tolist()),
         "evaluate": summary(evaluate),

@@ -13,6 +13,7 @@ from tasks.store.files import read_json
 def test_the_package_holds_all_that_scoring_needs(package):
     assert {path.name for path in package.iterdir()} == {
         "package.json", "model.py", "forecaster.py", "params.json", "signature.json", "input_example.json", "card.md",
+            "tripod_ai.csv", "claim_2024.csv",
         "forecast", "classify", "segment",
     }  # fmt: skip
     facts = read_package(package)
