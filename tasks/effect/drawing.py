@@ -29,7 +29,8 @@ def forest(rows: Sequence[Mapping[str, Any]], paper: Sequence[Mapping[str, Any]]
         def at(value: float, low: float = low, high: float = high) -> float:
             return _LEFT + (value - low) / (high - low) * (_RIGHT - _LEFT)
 
-        unit = next((str(r["unit"]) for r in rows if r["outcome"] == outcome), "")
+        known = {str(r["outcome"]): str(r["unit"]) for r in rows}
+        unit = known.get(outcome) or ("mm" if outcome.endswith("_mm") else "count")
         parts.append(f'<text x="10" y="{y:.0f}" font-weight="bold">{escape(outcome)}: change, {escape(unit)}</text>')
         top = y + 6
         for name, row, colour in drawn:

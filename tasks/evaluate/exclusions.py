@@ -85,7 +85,8 @@ def diagram(table: list[Row], below: int) -> str:
 
 
 def _box(x: int, y: int, width: int, title: str, text: str, fill: str, edge: str) -> list[str]:
-    short = title if len(title) < 66 else title[:64] + "…"
+    title = title.replace("_", " ")
+    short = title if len(title) < 52 else title[:50] + "…"
     return [
         f'<rect x="{x}" y="{y}" width="{width}" height="40" fill="{fill}" stroke="{edge}"/>',
         f'<text x="{x + 8}" y="{y + 16}" font-weight="bold" fill="#222">{escape(short)}</text>',
