@@ -5,63 +5,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from tasks.annotate import clinical, drawn, imports, masks_in, nifti, nrrd, tid1500
+from tasks.annotate import clinical, imports, keyed, masks_in, nifti, nrrd, tid1500
 from tasks.annotate.clinical import Refusal
-from tasks.annotate.drawn import Drawn
+from tasks.annotate.drawn import MAX_BYTES, Drawn
+from tasks.annotate.keyed import Keys
 from tasks.domain.errors import WrongUse
 from tasks.store import hips
-from tasks.store.digests import combine, sha256_bytes
+from tasks.store.digests import combine
 from tasks.store.files import FIXED_TIME, write_json
-
-ROLES = {"consensus": "adjudicator", "adjudicator": "adjudicator", "adjudicated": "adjudicator"}
-"""Reader names that are roles, not people: kept, and their word is final."""
-
-
-class OfPatient(Protocol):
-    """How a patient's ids, UIDs and dates become pseudonyms."""
-
-    def subject(self, site: str, patient_id: str) -> str: ...
-    def uid(self, uid: str) -> str: ...
-    def shift_days(self, site: str, patient_id: str) -> int: ...
-
-
-class Keys(OfPatient, Protocol):
-    """What is needed of tasks.keys.Keys."""
-
-    def reader(self, name: str) -> str: ...
-
 
 KNOWN = (*masks_in.IMPORTERS, *tid1500.SOP_CLASSES)
 """SOP classes of DICOM files that hold annotations."""
-
-PSEUDONYM = re.compile(r"OF[A-Z2-7]{16}")
-"""A subject as the de-identified files name it: what was drawn on those has pseudonyms and shifted dates already."""
-
-
-class Released:
-    """Keys of what was read on de-identified files."""
-
-    def subject(self, site: str, patient_id: str) -> str:
-        return patient_id
-
-    def uid(self, uid: str) -> str:
-        return uid
-
-    def shift_days(self, site: str, patient_id: str) -> int:
-        return 0
-
-
-def of_patient(patient_id: str | None, keys: Keys) -> OfPatient:
-    return Released() if patient_id and PSEUDONYM.fullmatch(patient_id) else keys
 
 
 @dataclass
@@ -164,6 +125,11 @@ def _copy(
                 summary.refused.append(Refusal(f"file {n}", None, "", reason))
             continue
         relative = path.relative_to(root).as_posix()
+        if path.stat().st_size > MAX_BYTES:
+            reason = f"too_large: {path.stat().st_size / 2**30:.1f} GiB; a file may have {MAX_BYTES / 2**30:.0f}"
+            summary.refused.append(Refusal(f"file {n}", None, "", reason))
+            summary.left[relative] = [reason]
+            continue
         copy = incoming / relative
         copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
@@ -227,7 +193,7 @@ def _read(
             if partial or not refused:
                 found += masks.drawn
         elif partial or not refused:
-            tables[name] += [keyed for number, row in rows for keyed in _keyed(name, number, row, keys, site)]
+            tables[name] += [one for number, row in rows for one in keyed.row_of(name, number, row, keys, site)]
         if refused:
             summary.refused += refused
             taken = "its good rows were taken" if partial else "nothing of it was imported"
@@ -247,68 +213,10 @@ def _read(
             continue
         found += given.drawn
         for number, row in given.labels:
-            tables["labels"] += [keyed | {"kind": "tid1500"} for keyed in _keyed("labels", number, row, keys, site)]
+            tables["labels"] += [one | {"kind": "tid1500"} for one in keyed.row_of("labels", number, row, keys, site)]
         summary.refused += given.refused
         summary.notes += given.notes
-    return tables, [_keyed_mask(mask, keys, site) for mask in found]
-
-
-def _keyed(name: str, number: int, row: Any, keys: Keys, site: str) -> list[dict[str, Any]]:
-    site = row.site or site
-    own = of_patient(row.patient_id, keys)
-    subject = own.subject(site, row.patient_id)
-    shift = own.shift_days(site, row.patient_id)
-    common = {"subject": subject, "row": float(number)}
-
-    def shifted(day: date | None) -> str | None:
-        return None if day is None else (day + timedelta(days=shift)).isoformat()
-
-    if name == "labels":
-        study = None if row.study_instance_uid is None else own.uid(row.study_instance_uid)
-        common |= {"study": study, "date": shifted(row.visit_date), "side": row.side}
-        reader = reader_of(row.reader, keys)
-        return [common | {"reader": reader, "name": label, "value": v} for label, v in row.labels().items()]
-    if name in ("treatments", "outcomes"):
-        common |= {"side": row.side, "date": shifted(row.date)}
-        common |= {"replaces": shifted(row.replaces)} if row.replaces else {}
-        common |= {"status": row.status} if row.status == "withdrawn" else {}
-        return [common | ({"treatment": row.treatment} if name == "treatments" else {"event": row.event})]
-    if name == "consent":
-        return [common | {"status": row.status, "date": shifted(row.date)}]
-    other, same = row.same_site or site, of_patient(row.same_as, keys)
-    shift -= same.shift_days(other, row.same_as)
-    return [common | {"same_as": same.subject(other, row.same_as), "shift_days": float(shift)}]
-
-
-def reader_of(name: str, keys: Keys) -> str:
-    return ROLES.get(name.strip().lower()) or keys.reader(name)
-
-
-def _keyed_mask(mask: Drawn, keys: Keys, site: str) -> tuple[dict[str, Any], hips.HipFile]:
-    own = of_patient(mask.patient_id, keys)
-
-    def uid(value: str) -> str | None:
-        return own.uid(value) if value else None
-
-    file = drawn.to_file(mask)
-    row = {
-        "label": mask.label,
-        "reader": reader_of(mask.reader, keys),
-        "side": mask.side or None,
-        "subject": own.subject(mask.site or site, mask.patient_id) if mask.patient_id else None,
-        "study": uid(mask.study),
-        "series": uid(mask.series),
-        "frame": uid(mask.frame),
-        "sop": uid(mask.sop),
-        "kind": mask.kind,
-        "index": mask.extra.get("index"),
-        "thick": "yes" if mask.thick else "no",
-        "voxels": float(file.meta["voxels"]),
-        "row": None if mask.row is None else float(mask.row),
-    }
-    text = json.dumps([row, file.meta], sort_keys=True)
-    row["file"] = f"masks/{combine(text, sha256_bytes(file.tensors['bits'].tobytes()))[:24]}.safetensors"
-    return row, file
+    return tables, [keyed.mask_of(mask, keys, site) for mask in found]
 
 
 # ---- from keyed rows to the import

@@ -177,6 +177,8 @@ def test_what_claims_gigabytes_is_not_read(hospital: Hospital) -> None:
     (hospital.src / "away.nhdr").write_text(
         "NRRD0005\ntype: uint8\ndimension: 3\nsizes: 2 2 2\ndata file: /etc/passwd\n"
     )
+    summary = hospital.annotate()
+    assert summary.path is None and sum("too_large" in refusal.reason for refusal in summary.refused) == 2
     reasons = []
     for name in ("big.nii", "big.nhdr", "away.nhdr"):
         row = type("Row", (), {"file": name, "label": "head", "value": None, "side": None})
