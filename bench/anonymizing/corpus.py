@@ -43,18 +43,27 @@ def write(folder: Path, files: int = 2000, alone: bool = False, seed: int = 7) -
     return paths
 
 
-def file(study: int, series: int, instance: int, pick: random.Random) -> bytes:
-    """One file. Equal arguments give equal attributes; blobs, pixels and the noise in values come from `pick`."""
+def file(
+    study: int, series: int, instance: int, pick: random.Random, small: bool = False, implicit: bool = False
+) -> bytes:
+    """One file. Equal arguments give equal attributes; blobs, pixels and the noise in values come from `pick`.
+    `small`: 16 x 16 pixels and blobs of 200 bytes."""
     ge = study % 2 == 0
     uid = f"{_ROOT}.{study + 1}"
     sop = f"{uid}.{series + 1}.{instance + 1}"
     rows = _public(study, series, instance, uid, sop, ge, pick)
-    rows += _ge(study, series, instance, pick) if ge else _siemens(pick)
-    rows.append((0x7FE00010, "OW", _pixels(instance, pick)))
+    rows += _ge(study, series, instance, pick) if ge else _siemens(pick, 200 if small else 38000)
+    side = 16 if small else 256
+    rows.append((0x7FE00010, "OW", _pixels(instance, pick)[: side * side * 2]))
+    if small:
+        sizes = (0x00280010, 0x00280011)
+        rows = [(tag, vr, struct.pack("<H", side) if tag in sizes else value) for tag, vr, value in rows]
+    syntax = "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1"
     meta = [(0x00020001, "OB", b"\0\1"), (0x00020002, "UI", _MR), (0x00020003, "UI", sop)]
-    meta += [(0x00020010, "UI", "1.2.840.10008.1.2.1"), (0x00020012, "UI", f"{_ROOT}.9"), (0x00020013, "SH", "SCANNER")]
+    meta += [(0x00020010, "UI", syntax), (0x00020012, "UI", f"{_ROOT}.9"), (0x00020013, "SH", "SCANNER")]
     after = _written(meta)
-    return b"\0" * 128 + b"DICM" + _written([(0x00020000, "UL", struct.pack("<L", len(after)))]) + after + _written(rows)
+    length = _written([(0x00020000, "UL", struct.pack("<L", len(after)))])
+    return b"\0" * 128 + b"DICM" + length + after + _written(rows, implicit)
 
 
 Row = tuple[int, str, str | bytes]
@@ -124,11 +133,11 @@ def _ge(study: int, series: int, instance: int, pick: random.Random) -> list[Row
     return rows
 
 
-def _siemens(pick: random.Random) -> list[Row]:
+def _siemens(pick: random.Random, size: int) -> list[Row]:
     return [
         (0x00190010, "LO", "SIEMENS MR HEADER"), (0x0019100C, "IS", "0"), (0x00191028, "FD", struct.pack("<d", 30.2)),
         (0x00290010, "LO", "SIEMENS CSA HEADER"), (0x00291008, "CS", "IMAGE NUM 4"), (0x00291009, "LO", "20210315"),
-        (0x00291010, "OB", pick.randbytes(38000)), (0x00291018, "CS", "MR"), (0x00291020, "OB", pick.randbytes(38000)),
+        (0x00291010, "OB", pick.randbytes(size)), (0x00291018, "CS", "MR"), (0x00291020, "OB", pick.randbytes(size)),
     ]  # fmt: skip
 
 
@@ -146,17 +155,20 @@ def _anatomy(instance: int) -> NDArray[np.float32]:
     return (body + heads + 40 * np.sin(x / 19 + instance) * np.cos(y / 23)).astype(np.float32)
 
 
-def _item(rows: list[Row]) -> bytes:
-    content = _written(rows)
+def _item(rows: list[Row], implicit: bool = False) -> bytes:
+    content = _written(rows, implicit)
     return struct.pack("<HHL", 0xFFFE, 0xE000, len(content)) + content
 
 
-def _written(rows: list[Row]) -> bytes:
+def _written(rows: list[Row], implicit: bool = False) -> bytes:
     pieces = []
     for tag, vr, value in sorted(rows, key=lambda row: row[0]):
         raw = value.encode() if isinstance(value, str) else value
         raw += (b"\0" if vr in ("UI", "OB") else b" ") * (len(raw) % 2)
-        if vr.encode() in _LONG:
+        if implicit:
+            raw = _item([(0x00081150, "UI", _MR)], True) if vr == "SQ" else raw
+            pieces.append(struct.pack("<HHL", tag >> 16, tag & 0xFFFF, len(raw)) + raw)
+        elif vr.encode() in _LONG:
             pieces.append(struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, vr.encode(), 0, len(raw)) + raw)
         else:
             pieces.append(struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(raw)) + raw)

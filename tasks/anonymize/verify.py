@@ -24,9 +24,13 @@ from tasks.anonymize.verified import find, good_of, remember
 
 def leaks(source: bytes, released: bytes, params: Params, subject: str, shift: int) -> list[str]:
     """What is wrong with `released`, as 'kind (gggg,eeee)'; empty when it may go out."""
-    who = (params, subject, shift)
-    if find(source, released, who):
+    if find(source, released, (params, subject, shift)):
         return []
+    return in_full(source, released, params, subject, shift)
+
+
+def in_full(source: bytes, released: bytes, params: Params, subject: str, shift: int) -> list[str]:
+    """`leaks` without what was found before; what passes is remembered."""
     try:
         out = parse(released)
     except (Unreadable, struct.error):
@@ -44,7 +48,7 @@ def leaks(source: bytes, released: bytes, params: Params, subject: str, shift: i
     complaints = list(judge(found, params, subject, good_of(params, subject)))
     complaints += Search(Facts(elements), params, shift).through(out.elements)
     if original is not None and not complaints:
-        remember(source, released, original, out, who)
+        remember(source, released, original, out, (params, subject, shift))
     return complaints
 
 
