@@ -83,6 +83,22 @@ def test_the_table_as_of_a_day_is_the_table_built_on_that_day(cohort: dict[str, 
     assert (known["days"] + 365.0 <= day).all()
 
 
+def test_a_new_visit_touches_its_own_hip_only(cohort: dict[str, pd.DataFrame]) -> None:
+    """And of that hip its own row: what was there before keeps its vector to the bit."""
+    whole = rows(cohort).set_index("hip_visit")
+    new = whole.index[whole["days"] > 0][-1]
+    past = {name: cohort[name] for name in READ}
+    for name in ("hips", "measures", "features"):
+        past[name] = past[name][past[name]["hip_visit"] != new]
+    before = rows(past).set_index("hip_visit")
+    assert set(whole.index) - set(before.index) == {new}
+    others = [key for key in before.index if before.loc[key, "hip"] != whole.loc[new, "hip"]]
+    pd.testing.assert_frame_equal(before.loc[others], whole.loc[others])
+    earlier = [k for k in before.index if k not in others and before.loc[k, "days"] < whole.loc[new, "days"]]
+    for key in earlier:
+        assert np.array_equal(before.loc[key, "features"], whole.loc[key, "features"], equal_nan=True)
+
+
 def test_a_child_has_no_label_and_its_later_visits_do(cohort: dict[str, pd.DataFrame]) -> None:
     """Seventeen at the first visit, grown up a year later, though only the first header says the age."""
     hips = cohort["hips"].assign(age_years=np.where(cohort["hips"]["days"] == 0.0, 17.2, np.nan), sex="F")
