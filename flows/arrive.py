@@ -37,7 +37,8 @@ from tasks.store.items import Mapper
 
 log = logging.getLogger("osteoflow.arrive")
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LEASE_S = 600.0
 """A worker that dies gives its studies back after this long."""

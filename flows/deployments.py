@@ -92,11 +92,13 @@ def keep_heartbeat() -> None:
             within=timedelta(seconds=SILENT_S),
         ),
         actions=[
-            ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat: its process is gone"),
+            ChangeFlowRunState(
+                name=None, state=StateType.CRASHED, message="no heartbeat: its process is gone", force=False
+            ),
         ],
     )
     try:
-        known = Automation.read(name=wanted.name)
+        known: Any = Automation.read(name=wanted.name)
     except ValueError:
         known = None
     if known is not None:

@@ -155,7 +155,8 @@ def complete(self: Ledger, row_key: str, last_received: float | None = None) -> 
         row = conn.execute(select(studies).where(studies.c.row_key == row_key)).one_or_none()
         if row is None or row.state != "receiving" or last_received not in (None, row.last_received):
             return False
-        members = conn.execute(select(files.c.sop_uid, files.c.sha256).where(files.c.row_key == row_key)).all()
+        query = select(files.c.sop_uid, files.c.sha256).where(files.c.row_key == row_key)
+        members = conn.execute(query).tuples().all()
         move(conn, row_key, "complete", digest=digest_of(members), completed_at=time.time(), waiting=None)
     return True
 

@@ -168,7 +168,8 @@ class Receiver:
 
     def _name_called(self, event: Event) -> None:
         """A title that stands for a site is one of ours; pynetdicom refuses any other than our own."""
-        called = event.assoc.requestor.primitive.called_ae_title.strip()
+        asked: Any = event.assoc.requestor.primitive
+        called = asked.called_ae_title.strip()
         if called in self.sites:
             event.assoc.acceptor.ae_title = called
 
@@ -182,7 +183,8 @@ class Receiver:
 
     def _store_otherwise(self, event: Event) -> int:
         """A request in fragments that only pynetdicom puts together."""
-        said, data = event.request, event.encoded_dataset(include_meta=False)
+        said: Any = event.request
+        data = event.encoded_dataset(include_meta=False)
         return self._store(
             request_of(
                 event.assoc, said.AffectedSOPClassUID, said.AffectedSOPInstanceUID, event.context.transfer_syntax, data
