@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from tasks.anonymize import policy, safe_private
-from tasks.anonymize.marks import codes
+from tasks.anonymize.marks import PIXELS, codes
 from tasks.anonymize.params import Params
 from tasks.anonymize.release import REFUSED
 from tasks.domain.params import load
@@ -47,15 +47,17 @@ FATES = """| File meta (group 0002), preamble | written anew; 128 zero bytes |
 | Private elements | removed, except those of rules/safe_private.csv, creator and VR checked |
 | Overlays (60xx), curves (50xx), icons, digital signatures, colour profiles, trailing padding | removed |
 | Bytes behind the last pixel of native pixel data, elements after the pixel data | removed |
-| Pixel data | byte for byte as received; the deflated transfer syntax comes out inflated |
+| Pixel data | byte for byte as received, but for what Clean Pixel Data blanks (below); deflated comes out inflated |
+| Overlays in unused bits of the pixel data | cleared |
 | Comments, EXIF and application segments in JPEG, JPEG-LS and JPEG 2000 streams | removed |
-| Files marked Burned In Annotation = YES | quarantined (`burned_in_annotation`) |
+| Coordinates, codes and numbers of structured reports and presentation states | kept, where these are released |
 | AE, UR, UN, OB and OW outside pixel data and look-up tables | removed |
 | Coded items of a scheme that is not the standard's | removed |
 | File names | `<study>/<series>/<sop>.dcm`, keyed UIDs; all times fixed at 1980-01-01 |"""
 
-REMAINS = """- Pixels are not changed: text burned into them, and faces or other recognizable features, stay. Files that
-  say so (Burned In Annotation), secondary captures and screenshots are not released.
+REMAINS = """- Text in pictures that were not searched (see Clean Pixel Data), text that neither detector sees (soft,
+  under 6 pixels high, or hand-written), and single letters, such as side marks.
+- Faces and other recognizable features: nothing here takes them off.
 - Times of day stay, and days between a patient's dates stay. Who knows the true date of one visit of a patient in
   this data knows all of that patient's dates.
 - The time of a batch: the lineage of a dataset run is dated, and a study became part of the data some time before.
@@ -77,6 +79,7 @@ def statement(params: Params) -> str:
         "(De-identification Method Code Sequence):",
         "",
         *(f"- {code} {meaning}" for code, meaning in codes(params)),
+        *(["- 113101 Clean Pixel Data Option, where the pixels were searched"] if params.clean_pixel_data else []),
         "",
         "On top of the table stands an allow-list: an element that no rule and no module of its object's IOD names is",
         "removed, and what stays is checked by its value representation.",
@@ -101,11 +104,17 @@ def statement(params: Params) -> str:
         "|---|---|",
         FATES,
         "",
+        "## Clean Pixel Data",
+        "",
+        *_pixels(params),
+        "",
         "## Verification",
         "",
         "Code of its own re-reads every file before it is released, looks for the identifiers of its source (names,",
         "their parts, ids, addresses, phones, dates, UIDs; nested and private ones too) and for what is forbidden",
         "above. A file that fails is not released, and holds back its study (`verification_failed`).",
+        "`osteoflow verify --privacy` reads every archive ever released by the rules of today; what breaks them is",
+        "removed from the workspace, DVC's cache and its remotes, and released again as a new version, or withdrawn.",
         "",
         "## What remains",
         "",
@@ -123,6 +132,35 @@ def statement(params: Params) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _pixels(params: Params) -> list[str]:
+    heads = "refused (`recognizable_features`)" if params.clean_recognizable_visual_features else "released as they are"
+    about_heads = (
+        f"Clean Recognizable Visual Features is not offered (113102 is never written); pictures of heads are {heads}."
+    )
+    if not params.clean_pixel_data:
+        return [
+            "Off: files marked Burned In Annotation = YES are quarantined (`burned_in_annotation`).",
+            "",
+            about_heads,
+        ]
+    return [
+        f"Searched: of each series one picture in {params.text_every}, the first to begin with (`osteoflow anonymize`:",
+        "of each 32 files in the order of their paths), all pictures of a series once text is found in one, and those",
+        "that its attributes mark (Burned In Annotation, screens, secondary captures) or that often have text (colour,",
+        "DERIVED\\SECONDARY, ultrasound and the like). Found: lines of letters in one value in any script, other lines",
+        "when OCR (tesseract, Latin letters) reads words in them. Blanked in all frames, then searched again by OCR",
+        "over the whole picture; what does not come clean is quarantined (`burned_in_text`), as is a marked picture in",
+        "which none is found (`burned_in_annotation`), that cannot be decoded (`undecodable_pixels`), or for which no",
+        "OCR is installed (`no_text_engine`). Compressed and YBR pictures come out native, YBR as RGB.",
+        "",
+        "Each file says what was done with its own pixels: the second value of De-identification Method is one of",
+        f"{', '.join(f'`{said}`' for said in PIXELS.values())}.",
+        "113101 and Burned In Annotation = NO are written only where they were searched with OCR.",
+        "",
+        about_heads,
+    ]
 
 
 def _families(params: Params) -> list[str]:

@@ -33,7 +33,7 @@ _OWN_TEXT = {b"REMOVED", b"ANONYMIZED", b"OTHER", b"urn:x"}
 _WORD = re.compile(r"\d{1,3}[.,]\d{1,2}[a-z]+|[^\W_]+", re.IGNORECASE)
 _SHAPE = re.compile(r"[234]d|\d{1,3}([.,]\d{1,2})?(mm|cm|ms|t|deg|sec|min)|(te|tr|ti|fa)\d{1,5}|b\d{1,4}|p\d")
 _CODE = re.compile(rb"[A-Za-z%/{}\[\]0-9*.^-]{0,20}")
-_SUSPECT = re.compile(rb"\d{7,}|@|\^")
+_SUSPECT = re.compile(rb"\d{7,}|@|\^|\b(?:dr|prof|herr|frau|mrs|by|von|klinik\w*|hospital|clinic|tel)\b", re.IGNORECASE)
 
 
 STATED = frozenset({0x00080016, 0x00080018, 0x00100010, 0x00100020, 0x00120062, 0x00120063, 0x00280303})

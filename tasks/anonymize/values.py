@@ -26,6 +26,12 @@ _CHARACTER_SETS = re.compile(r"(ISO_IR \d{1,3}|ISO 2022 IR \d{1,3}|GB18030|GBK)?
 _DEFINED = re.compile(r"[A-Z0-9 _\-/.+]{0,16}", re.IGNORECASE)
 _CODE = re.compile(r"[A-Za-z]{0,3}[-.]?[0-9A-Fa-f.\-]{1,16}|[A-Za-z%/{}\[\]0-9*.^]{1,8}")
 _SUSPECT = re.compile(r"\d{7,}|@|\^|\b(?:19|20)\d\d[-/.]\d\d?[-/.]\d\d?\b|\b\d\d?[-/.]\d\d?[-/.](?:19|20)\d\d\b")
+_PEOPLE = re.compile(
+    r"\b(?:dr|drs|prof|mr\.|mrs|ms\.|herr|frau|name|patient|pt|tel|phone|operator|owner|user|by|of|von|property|contact|"
+    r"klinik|klinikum|clinic|hospital|hosp|praxis|universit\w+|institut\w*|infirmary|gmbh \w+|street|str)\b",
+    re.IGNORECASE,
+)
+"""What a person types into a field that the machine should have filled in."""
 
 SCHEMES = frozenset(
     {
@@ -219,7 +225,7 @@ def _technical(patient: Patient, tag: int, vr: str, raw: bytes) -> bytes | None:
     text = _decoded(patient, raw)
     tokens = re.split(r"[\W_]+", text.casefold())
     mine = any(token in patient.own and not words.known(token) for token in tokens)
-    return None if mine or _SUSPECT.search(text) or len(text) > 256 else raw
+    return None if mine or _SUSPECT.search(text) or _PEOPLE.search(text) or len(text) > 256 else raw
 
 
 def _code(patient: Patient, tag: int, vr: str, raw: bytes) -> bytes | None:

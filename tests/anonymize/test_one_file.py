@@ -136,6 +136,25 @@ def test_high_ages_are_capped(
     assert read(release(as_bytes(source), "local", keys, params).data).get("PatientAge") == expected
 
 
+def test_what_a_machine_says_stays_unless_a_person_typed_it(
+    mr: Callable[..., FileDataset], as_bytes: Callable[[Dataset], bytes], read: Any, keys: Keys, params: Params
+) -> None:
+    for keyword, text, stays in (
+        ("ManufacturerModelName", "Ingenia Elition X", True),
+        ("ManufacturerModelName", "DISCOVERY MR750w", True),
+        ("SoftwareVersions", "syngo MR XA30", True),
+        ("ReceiveCoilName", "HipCoil_12", True),
+        ("ManufacturerModelName", "Prisma of Hans Abendroth", False),
+        ("ReceiveCoilName", "Dr Abendroth knee", False),
+        ("Manufacturer", "Abendroth Klinik", False),
+        ("SoftwareVersions", "E11, tel 0176 12 34", False),
+    ):
+        source = mr()
+        setattr(source, keyword, text)
+        out = read(release(as_bytes(source), "local", keys, params).data)
+        assert (out.get(keyword) == text) is stays and "Abendroth" not in str(out.get(keyword)), text
+
+
 def test_options_change_what_the_table_says_they_change(
     mr: Make, as_bytes: Bytes, read: Read, keys: Keys, options: dict[str, Any]
 ) -> None:

@@ -91,6 +91,7 @@ def test_a_report_by_its_concepts(
     assert items["103339001"].MeasuredValueSequence[0].NumericValue == 12.5
     assert items["121008"].PersonName == "ANONYMIZED" and "121013" not in items
     assert items["121012"].UID.startswith("2.25.")
+    assert items["121071"].ValueType == "TEXT" and items["121071"].RelationshipType == "CONTAINS"
     shifted = keys.shift_days("local", "MRN0047110")
     assert shifted and items["111526"].DateTime != "20210315101500"
     if descriptors:
