@@ -129,3 +129,42 @@ def test_elements_out_of_order_are_put_in_order(
     out = read(release(moved[:at] + name + moved[at:], "local", keys, params).data)
     assert str(out.PatientName) == out.PatientID
     assert [int(tag) for tag in out.keys()] == sorted(int(tag) for tag in out.keys())  # noqa: SIM118
+
+
+@pytest.mark.parametrize("kind", ["deflated", "levels", "four gigabytes", "claimed pixels", "claimed item"])
+def test_bombs_cost_little_memory(
+    mr: Make, as_bytes: Bytes, keys: Keys, params: Params, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused, within a second or two and within a few times the size of what may be inflated."""
+    import tracemalloc
+
+    from tasks.store import dicom
+
+    monkeypatch.setattr(dicom, "MAX_INFLATED", 4 << 20)
+    ds = mr()
+    if kind == "claimed pixels":
+        ds.Rows = ds.Columns = 65535
+        ds.NumberOfFrames = 1_000_000
+    data = as_bytes(ds)
+    at = data.index(b"\x10\x00\x10\x00PN")
+    bomb = {
+        "levels": b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 1000,
+        "four gigabytes": b"\x08\x00\x40\x21UT\0\0\xfe\xff\xff\xff",
+        "claimed item": b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xf0\xff\xff\xff",
+    }
+    if kind in bomb:
+        data = data[:at] + bomb[kind] + data[at:]
+    elif kind == "deflated":
+        start = data.index(b"\x08\x00\x05\x00CS")
+        squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+        packed = squeeze.compress(data[start:] + b"\0" * (64 << 20)) + squeeze.flush()
+        head = data[:start].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+        data = head.replace(b"\x10\0UI\x14\0", b"\x10\0UI\x16\0") + packed
+    tracemalloc.start()
+    started = time.process_time()
+    try:
+        with pytest.raises(BadInput):
+            release(data, "local", keys, params)
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20 and time.process_time() - started < 5
+    finally:
+        tracemalloc.stop()
