@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SLICES, SERIES = 25, 2
+Row = tuple[int, str, str | bytes]
 _LONG = frozenset(b"OB OW SQ UN UT".split())
 _ROOT = "1.2.826.0.1.3680043.10.99"
 _MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -59,14 +60,11 @@ def file(
         sizes = (0x00280010, 0x00280011)
         rows = [(tag, vr, struct.pack("<H", side) if tag in sizes else value) for tag, vr, value in rows]
     syntax = "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1"
-    meta = [(0x00020001, "OB", b"\0\1"), (0x00020002, "UI", _MR), (0x00020003, "UI", sop)]
+    meta: list[Row] = [(0x00020001, "OB", b"\0\1"), (0x00020002, "UI", _MR), (0x00020003, "UI", sop)]
     meta += [(0x00020010, "UI", syntax), (0x00020012, "UI", f"{_ROOT}.9"), (0x00020013, "SH", "SCANNER")]
     after = _written(meta)
     length = _written([(0x00020000, "UL", struct.pack("<L", len(after)))])
     return b"\0" * 128 + b"DICM" + length + after + _written(rows, implicit)
-
-
-Row = tuple[int, str, str | bytes]
 
 
 def _public(study: int, series: int, instance: int, uid: str, sop: str, ge: bool, pick: random.Random) -> list[Row]:
@@ -122,13 +120,13 @@ def _ge(study: int, series: int, instance: int, pick: random.Random) -> list[Row
         for element in range(0x02, 0x02 + 25):
             vr = _VRS[number % len(_VRS)]
             source = pick if number % 12 == 5 else fixed
-            value: str | bytes = {
+            values: dict[str, str | bytes] = {
                 "DS": f"{source.uniform(-99, 99):.6f}", "IS": str(source.randrange(9999)), "LO": "GE value",
                 "SH": "FSE-XL", "SL": struct.pack("<l", source.randrange(1 << 20)),
                 "FL": struct.pack("<f", source.uniform(0, 9)), "SS": struct.pack("<h", source.randrange(999)),
                 "US": struct.pack("<H", source.randrange(999)),
-            }[vr]  # fmt: skip
-            rows.append((group << 16 | 0x1000 + element, vr, value))
+            }  # fmt: skip
+            rows.append((group << 16 | 0x1000 + element, vr, values[vr]))
             number += 1
     return rows
 

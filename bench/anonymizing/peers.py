@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 _FILES = "import sys,os\nfrom pathlib import Path\nsrc,out,n=Path(sys.argv[1]),Path(sys.argv[2]),int(sys.argv[3])\n"
@@ -42,21 +41,21 @@ def measured(source: Path, many: int) -> dict[str, float | str]:
     python = os.environ.get("OSTEOFLOW_PEERS") or sys.executable
     found: dict[str, float | str] = {}
     for name, program in PROGRAMS.items():
-        found[name] = _slope(lambda n, out, p=program: [python, "-c", _FILES + p, str(source), str(out), str(n)], many)
+        found[name] = _slope([python, "-c", _FILES + program, str(source)], many)
     found["gdcmanon"] = _gdcmanon(source, many) if shutil.which("gdcmanon") else "not installed"
     return found
 
 
-def _slope(command: Callable[[int, str], list[str]], many: int) -> float | str:
+def _slope(command: list[str], many: int) -> float | str:
     """CPU milliseconds a file between a short run and a long one, so that start-up does not count."""
     few = max(many // 10, 1)
     with tempfile.TemporaryDirectory(dir=place()) as out:
-        short = _cpu(command(few, out))
+        short = _cpu([*command, out, str(few)])
         if isinstance(short, str):
             return short
         if len(os.listdir(out)) < few:
             return "wrote too few files"
-        long = _cpu(command(many, out))
+        long = _cpu([*command, out, str(many)])
         return long if isinstance(long, str) else round(1000 * (long - short) / (many - few), 3)
 
 
