@@ -213,7 +213,7 @@ def _models() -> list[dict[str, Any]]:
             "name": tracking.MODEL, "version": version.number, "aliases": list(version.aliases),
             "package_digest": version.digest, "commit": version.tags.get("lineage", ""),
             "run": version.tags.get("prefect_run", ""), "origin": version.tags.get("origin", ""),
-            "inputs": json.loads(version.tags.get("inputs", "{}")),
+            "inputs": json.loads(version.tags.get("inputs", "{}")), "tainted": version.tags.get("tainted"),
         }
         for version in tracking.versions()
     ]  # fmt: skip

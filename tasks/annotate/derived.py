@@ -59,10 +59,10 @@ def rows(labels: list[dict[str, Any]], masks: list[dict[str, Any]], params: Deri
                 found += [made | {"reader": COMPUTED}, made]
     for hip_visit in sorted(given):
         for to in params.convert_to:
-            row = None if to in given[hip_visit] else _converted(given[hip_visit], to)
-            if row is not None:
-                given[hip_visit][to] = row
-                found += [row | {"reader": CONVERTED}, row]
+            other = None if to in given[hip_visit] else _converted(given[hip_visit], to)
+            if other is not None:
+                given[hip_visit][to] = other
+                found += [other | {"reader": CONVERTED}, other]
     return found
 
 

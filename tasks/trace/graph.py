@@ -206,7 +206,7 @@ def _model(build: _Builder, model: Mapping[str, Any]) -> None:
     key = build.node(
         f"model:{model['name']}/{model['version']}", "model", model.get("package_digest"), name=model["name"],
         version=int(model["version"]), aliases=list(model.get("aliases") or []), run=model.get("run"),
-        origin=model.get("origin"), commit=model.get("commit"),
+        origin=model.get("origin"), commit=model.get("commit"), tainted=model.get("tainted"),
     )  # fmt: skip
     commit = model.get("commit")
     if commit:

@@ -50,3 +50,7 @@ def test_a_model_that_learned_from_a_test_patient_says_so(facts: dict) -> None:
     models = {node["version"]: node for node in graph(facts)["nodes"] if node["kind"] == "model"}
     assert models[1]["tainted"] == "trained on patients who are not for training any more: 1 now test"
     assert "tainted" not in models[2]
+    facts["models"][1] = facts["models"][1] | {"tainted": "tagged at an erasure"}
+    assert {node.get("tainted") for node in graph(facts)["nodes"] if node["kind"] == "model"} == {
+        models[1]["tainted"], "tagged at an erasure"
+    }  # fmt: skip
