@@ -44,11 +44,11 @@ def lines(plane: Plane, marked: bool) -> list[Box]:
     plane = np.ascontiguousarray(plane)
     found: list[Box] = []
     unsure: list[tuple[Box, NDArray[np.uint8]]] = []
-    for mask, one_value in _strokes(plane):
+    for mask, one_value in _strokes(plane, marked):
         for box, letters in _lines_of(mask):
             if letters >= (4 if one_value else 8 if marked else 1000):
                 found.append(box)
-            else:
+            elif letters >= 4 or marked:
                 margin = _wider(box, plane.shape)
                 part = plane[margin[0] : margin[1], margin[2] : margin[3]]
                 unsure.append((box, _dark_on_white(part, mask[margin[0] : margin[1], margin[2] : margin[3]])))
@@ -80,12 +80,13 @@ def words(plane: Plane, marked: bool) -> list[Box]:
 # ---- strokes --------------------------------------------------------------------------------------------------------
 
 
-def _strokes(plane: Plane) -> list[tuple[Mask, bool]]:
+def _strokes(plane: Plane, marked: bool) -> list[tuple[Mask, bool]]:
     """Masks of what could be letters, and whether all their pixels have one value."""
     low, high = plane.min(), plane.max()
     if low == high:
         return []
-    found = [(plane == value, True) for value in _inks(plane, low, high)]
+    # The lowest value is air as well, which breaks into spots of any shape: OCR has to read it.
+    found = [(plane == value, bool(value != low)) for value in _inks(plane, low, high)]
     # Steps between neighbours: text has many, tissue few, noise as many everywhere.
     span = float(high) - float(low)
     across = np.abs(np.diff(plane.astype(np.float32), axis=1))
@@ -96,7 +97,7 @@ def _strokes(plane: Plane) -> list[tuple[Mask, bool]]:
 
     values = plane.astype(np.float32)
     around = values - uniform_filter(values, 15, mode="nearest")
-    for least in (0.3, 0.14):
+    for least in (0.3, 0.14) if marked else (0.3,):
         found += [(around > least * span, False), (around < -least * span, False)]
     return found
 
