@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from tasks.anonymize import Params, release
 from tasks.anonymize.verify import leaks
@@ -37,7 +37,7 @@ def content(kind: str, concept: Dataset, **values: Any) -> Dataset:
 @pytest.fixture
 def report(mr: Callable[..., FileDataset]) -> FileDataset:
     source = mr()
-    source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
+    source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.88.33")
     source.Modality, source.ValueType, source.ContinuityOfContent = "SR", "CONTAINER", "SEPARATE"
     for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
         delattr(source, keyword)
@@ -130,7 +130,7 @@ def test_the_text_and_graphics_of_a_presentation_state(
 ) -> None:
     params = Params(**(options | {"clean_graphics": True}))
     source = mr()
-    source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.11.1"
+    source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.11.1")
     source.Modality, source.ContentLabel, source.ContentDescription = "PR", "ABENDROTH", "for Dr Meier: hip left"
     source.ContentCreatorName, source.PresentationCreationDate = "Meier^Ottokar", "20210316"
     for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
