@@ -122,7 +122,7 @@ def _monai(series: list[list[Path]], wanted: list[dict[str, Any]]) -> Any:
 
     def work() -> None:
         for number, paths in enumerate(series):
-            image = level(reader(sorted(map(str, paths))))
+            image = level(reader(str(paths[0].parent)))
             for affine, shape in _places(wanted, number):
                 place(image, dst_affine=torch.as_tensor(affine), spatial_size=shape)
 

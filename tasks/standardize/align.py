@@ -61,9 +61,9 @@ def align(hip: hips.HipFile, first: hips.HipFile, params: Align) -> Aligned | No
     if role is None:
         return None
     still, moving = _volume(first, role), _volume(hip, role)
-    places = np.argwhere(np.ones((still.array.shape[0], *(-(-n // 2) for n in still.array.shape[1:])), bool))
-    places = places * [1, 2, 2]
-    points = still.to_lps(places)
+    shown = (still.array.shape[0], *(-(-n // 2) for n in still.array.shape[1:]))
+    places = np.argwhere(np.ones(shown, bool)) * np.array([1, 2, 2])
+    points = still.to_lps(places.astype(np.float64))
     ball = np.linalg.norm(points, axis=1) <= params.radius_mm
     places, points = places[ball], points[ball]
     pose = np.eye(4)  # first -> this visit
@@ -87,7 +87,7 @@ def align(hip: hips.HipFile, first: hips.HipFile, params: Align) -> Aligned | No
     there, inside = _sampled(two, points, pose)
     ncc = float(np.corrcoef(here[inside], there[inside])[0, 1]) if inside.sum() > 50 else 0.0
     residual = _residual(points, here, there, gradient, inside)
-    return Aligned(np.linalg.inv(pose), residual, ncc if np.isfinite(ncc) else 0.0, role)
+    return Aligned(np.asarray(np.linalg.inv(pose), np.float64), residual, ncc if np.isfinite(ncc) else 0.0, role)
 
 
 def _volume(hip: hips.HipFile, role: str) -> Volume:
@@ -110,7 +110,7 @@ def _sampled(
     volume: Volume, points: NDArray[np.float64], pose: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     index = volume.to_index(points @ pose[:3, :3].T + pose[:3, 3])
-    inside = ((index >= 0) & (index <= np.array(volume.array.shape) - 1)).all(axis=1)
+    inside: NDArray[np.bool_] = np.all((index >= 0) & (index <= np.array(volume.array.shape) - 1), axis=1)
     return ndimage.map_coordinates(volume.array, index.T, order=1, mode="nearest"), inside
 
 

@@ -109,8 +109,8 @@ def _shift(peak: NDArray[np.float64], spacing: NDArray[np.float64]) -> float:
     reach = np.maximum((LONGEST_MM / spacing).astype(int), 1)
     reach = np.minimum(reach, (np.array(peak.shape) - 3) // 2)
     around = np.roll(peak, reach + 1, axis=(0, 1))[: 2 * reach[0] + 3, : 2 * reach[1] + 3]
-    y, x = np.unravel_index(int(around[1:-1, 1:-1].argmax()), (2 * reach[0] + 1, 2 * reach[1] + 1))
-    y, x = int(y) + 1, int(x) + 1
+    at = np.unravel_index(int(around[1:-1, 1:-1].argmax()), (2 * reach[0] + 1, 2 * reach[1] + 1))
+    y, x = int(at[0]) + 1, int(at[1]) + 1
 
     def fine(before: float, top: float, after: float) -> float:
         bend = before - 2 * top + after

@@ -17,18 +17,16 @@ from pydicom.tag import Tag
 from tasks.domain.errors import BadInput
 from tasks.store import jpeg
 
-PHYSICS_TAGS = [
-    Tag(tag_for_keyword(keyword) or 0)
-    for keyword in (
-        "ImageType", "RepetitionTime", "EchoTime", "InversionTime", "ScanOptions", "SequenceVariant",
-        "SpectrallySelectedSuppression", "ContrastBolusAgent", "ContrastBolusAgentSequence",
-        "ContrastBolusIngredient", "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastBolusStartTime",
-        "ContrastFlowRate", "MRAcquisitionType", "TemporalPositionIdentifier", "AcquisitionNumber", "DiffusionBValue",
-        "FrameType", "EffectiveEchoTime", "InversionTimes", "SpectrallySelectedExcitation",
-        "TemporalPositionIndex", "TriggerTime",
-    )
-]  # fmt: skip
+PHYSICS = (
+    "ImageType", "RepetitionTime", "EchoTime", "InversionTime", "ScanOptions", "SequenceVariant",
+    "SpectrallySelectedSuppression", "ContrastBolusAgent", "ContrastBolusAgentSequence",
+    "ContrastBolusIngredient", "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastBolusStartTime",
+    "ContrastFlowRate", "MRAcquisitionType", "TemporalPositionIdentifier", "AcquisitionNumber", "DiffusionBValue",
+    "FrameType", "EffectiveEchoTime", "InversionTimes", "SpectrallySelectedExcitation",
+    "TemporalPositionIndex", "TriggerTime",
+)  # fmt: skip
 """All that `physics_of` reads."""
+PHYSICS_TAGS = [Tag(tag_for_keyword(keyword) or 0) for keyword in PHYSICS]
 
 _DOSE = (
     "ContrastBolusIngredient", "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastBolusStartTime",

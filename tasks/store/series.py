@@ -23,7 +23,7 @@ from pydicom.errors import InvalidDicomError
 
 from tasks.domain.errors import BadInput
 from tasks.domain.volume import Volume
-from tasks.store.frames import PHYSICS_TAGS, Frame, decode, frames_of
+from tasks.store.frames import PHYSICS, Frame, decode, frames_of
 
 PARALLEL = 0.01
 """Direction cosines of one stack agree to this (0.6 degrees)."""
@@ -58,8 +58,8 @@ APART_MM, BLOCK_SLICES = 40.0, 5
 ALIKE = 0.02
 """Times of echo and inversion that differ by less than this share are the same."""
 
-READ = [
-    *PHYSICS_TAGS, "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID",
+READ: list[str] = [
+    *PHYSICS, "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID",
     "PatientID", "PatientAge", "PatientSex", "Modality", "Manufacturer", "SeriesDescription", "BodyPartExamined",
     "FrameOfReferenceUID", "Laterality", "ImageLaterality", "InstanceNumber", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "RescaleSlope",
