@@ -86,8 +86,9 @@ class Quality(Section):
     """Least share of the ball of the femoral head that a series shows."""
     clipped: float
     """Largest share of voxels about the hip at the series' highest value."""
-    ghosting: float
-    """Largest signal in air beyond noise, as a share of the body's."""
+    ghosting: float | None
+    """Largest signal in air beyond noise, as a share of the body's; null: measured, and nothing left out for it.
+    In a field of view that the body fills, dark fat is taken for air, and a good series would be lost."""
     motion_mm: float
     """How far slices may lie beside the middle of their neighbours."""
 

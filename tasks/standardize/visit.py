@@ -245,7 +245,7 @@ def poor(role: str, found: dict[str, float | None], limits: Quality) -> str:
     """Why a series is too poor to be used, with the number; empty when it is not."""
     if (found["clipped"] or 0) > limits.clipped:
         return f"{role} is clipped in {found['clipped']:.0%} of its voxels"
-    if (found["ghosting"] or 0) > limits.ghosting:
+    if limits.ghosting is not None and (found["ghosting"] or 0) > limits.ghosting:
         return f"{role} has ghosts of {found['ghosting']:.0%} of the body's signal"
     if (found["motion_mm"] or 0) > limits.motion_mm:
         return f"{role} has slices {found['motion_mm']:.1f} mm beside their neighbours"

@@ -20,6 +20,8 @@ def test_two_versions_are_registered_and_the_gate_has_spoken(life) -> None:
     assert status["models"]["champion"] is not None
     assert status["studies"]["done"] > 0
     assert not any(status["studies"][state] for state in ("receiving", "complete", "claimed"))
+    series = pd.read_parquet(life.workspace / "data" / "series.parquet")
+    assert (series["status"] == "used").mean() > 0.9, series["reason"].value_counts()
     measured = pd.read_parquet(life.workspace / "data" / "measures.parquet")
     assert (measured["vessel_length_mm"] > 0).sum() > 5, measured["vessel_status"].value_counts()
     assert "version 1: promoted" in life.printed and "version 2:" in life.printed

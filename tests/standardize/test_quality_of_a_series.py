@@ -37,13 +37,16 @@ def measured(volume: Volume, who: Person) -> dict[str, float | None]:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_ghosts_along_either_axis(axis: int, who: Person, clean: Volume) -> None:
+def test_ghosts_along_either_axis(axis: int, who: Person, clean: Volume, params: Params) -> None:
     none, some, many = (
         measured(clean if not share else scanned(who, ghost=share, ghost_axis=axis), who)["ghosting"]
         for share in (0.0, 0.06, 0.15)
     )
     assert none is not None and some is not None and many is not None
     assert none < 0.01 and many > 0.05
+    strict = params.quality.model_copy(update={"ghosting": 0.05})
+    found: dict[str, float | None] = {"clipped": 0.0, "ghosting": many, "motion_mm": 0.0}
+    assert "ghosts of" in poor("t1", found, strict) and poor("t1", found, params.quality) == ""
     assert none <= some < many  # ghosts along the body reach the air beside it only when they are strong
 
 
