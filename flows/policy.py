@@ -1,23 +1,33 @@
-"""When the dataset loop should run, and what is silent: counted from the ledger, with the policy of params.yaml."""
+"""When the dataset loop should run, and what is silent: counted from the ledger and from the imports of annotations."""
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from pathlib import Path
 
+import pandas as pd
+
+from flows import known
 from tasks.domain.params import Section, load
+from tasks.keys import Keys
 from tasks.ledger import Ledger
 from tasks.store.files import read_json
 
 LAST_LABEL = "last label"
 """Note of the ledger: when annotations came last."""
+LEARNT = "imports learnt from"
+"""Note of the ledger: the imports of annotations that the last finished run had, as a JSON list."""
+IMPORTS = Path("data/imports")
+SAME_VISIT_DAYS = 21
+"""A label that names a day and no study belongs to hips of that patient within so many days."""
 
 
 class Params(Section):
     """Section `retrain`: how much must be new, and when a run may start."""
 
     min_new_hips: int
-    """Hips of studies that no dataset run has finished with before a run is worth it."""
+    """Labelled hip-visits with something new, images or labels, before a run is worth it."""
     on_drift: bool
     """A drift alarm makes a run due with any new hips at all."""
     budget_hours: float | None
@@ -34,30 +44,58 @@ def due(ledger: Ledger, params: Params | None = None, now: datetime | None = Non
     """Whether a run should start now, and the reason in words."""
     params = params or load("retrain", Params)
     now = now or datetime.now()
-    new = ledger.new_hips_since()
-    drifted = params.on_drift and new > 0 and _drift_alarm()
+    new = new_labelled_hips(ledger)
+    text = f"{new} new labelled hips"
+    drifted = params.on_drift and ledger.new_hips_since() > 0 and _drift_alarm()
     if new < params.min_new_hips and not drifted:
-        return False, f"{new} new hips, {params.min_new_hips} needed"
+        return False, f"{text}, {params.min_new_hips} needed"
     last = ledger.last_run()
     if last and last["ended"] and last["status"] == "finished":
         since = (now.timestamp() - last["ended"]) / 3600
         if since < params.cool_down_hours:
-            return (
-                False,
-                f"{new} new hips, but the last run ended {since:.1f} h ago (cool-down {params.cool_down_hours} h)",
-            )
+            return False, f"{text}, but the last run ended {since:.1f} h ago (cool-down {params.cool_down_hours} h)"
     if params.quiet_hours:
         start, end = params.quiet_hours
         inside = start <= now.hour < end if start <= end else now.hour >= start or now.hour < end
         if inside:
-            return False, f"{new} new hips, but these are quiet hours ({start} to {end})"
+            return False, f"{text}, but these are quiet hours ({start} to {end})"
     if params.budget_hours is not None:
         spent = ledger.run_seconds_since(now.timestamp() - 7 * 86400) / 3600
         if spent >= params.budget_hours:
-            return False, f"{new} new hips, but runs of the last 7 days took {spent:.1f} of {params.budget_hours} h"
+            return False, f"{text}, but runs of the last 7 days took {spent:.1f} of {params.budget_hours} h"
     if drifted and new < params.min_new_hips:
-        return True, f"{new} new hips and a drift alarm"
-    return True, f"{new} new hips, at least {params.min_new_hips} asked for"
+        return True, f"{text} and a drift alarm"
+    return True, f"{text}, at least {params.min_new_hips} asked for"
+
+
+def new_labelled_hips(ledger: Ledger) -> int:
+    """Hip-visits that are known, usable and labelled, where the study or an import with a label of it is new since the
+    last finished run. A failed run leaves both new."""
+    hips = known.hips()
+    labels = [
+        pd.read_parquet(path, columns=["subject", "study", "date", "side"]).assign(source=path.parent.name)
+        for path in sorted(IMPORTS.glob("*/labels.parquet"))
+    ]
+    if hips.empty or not labels:
+        return 0
+    rows = pd.concat(labels, ignore_index=True)
+    keys = Keys.open()
+    unfinished = {keys.uid(version.study_uid) for version in ledger.current("complete", "claimed")}
+    learnt = set(json.loads(ledger.recall(LEARNT) or "[]"))
+    usable = hips.loc[hips["status"] == "ok", ["subject", "study", "side", "date"]]
+    named = rows.loc[rows["study"].notna(), ["study", "side", "source"]].merge(usable, on=["study", "side"])
+    dated = rows.loc[rows["study"].isna() & rows["date"].notna(), ["subject", "side", "date", "source"]].merge(
+        usable, on=["subject", "side"], suffixes=("_said", "")
+    )
+    if len(dated):
+        dated = dated[(_days(dated["date_said"]) - _days(dated["date"])).abs().dt.days <= SAME_VISIT_DAYS]
+    found = pd.concat([named, dated])
+    fresh = found["study"].isin(unfinished) | ~found["source"].isin(learnt)
+    return len(found.loc[fresh, ["study", "side"]].drop_duplicates())
+
+
+def _days(dates: pd.Series) -> pd.Series:
+    return pd.to_datetime(dates.astype(str).str.replace("-", ""), format="%Y%m%d", errors="coerce")
 
 
 def alarms(ledger: Ledger, params: Params | None = None, now: datetime | None = None) -> list[str]:

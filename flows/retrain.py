@@ -30,6 +30,7 @@ from rich.console import Console
 from flows import known, lineage
 from flows.given import Given, giving
 from flows.graph import StageNode, ordered
+from flows.policy import IMPORTS, LEARNT
 from flows.stage import StageRun, patiently, run_stage
 from tasks.domain.errors import OsteoflowError, Refused, Unavailable
 from tasks.domain.settings import Settings
@@ -40,7 +41,7 @@ from tasks.store.items import Mapper
 
 log = logging.getLogger("osteoflow.retrain")
 
-BATCHES, IMPORTS = Path("data/batches"), Path("data/imports")
+BATCHES = Path("data/batches")
 
 
 def run(force: bool = False, console: Console | None = None, mapper: Mapper | None = None) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def _loop(ledger: Ledger, force: bool, given: Given) -> dict[str, Any]:
     waiting = ledger.batches(unfinished=True)
     if not waiting and not force and not annotated() and _registered():
         return {"why": "nothing new has arrived since the last run; --force runs all the same", "batch": None}
+    imports = sorted(path.name for path in IMPORTS.iterdir() if path.is_dir())
     repo = Repo(".")
     runs = [stage_task(node, repo, given) for node in ordered(repo)]
     settle_batch(ledger)
@@ -86,6 +88,7 @@ def _loop(ledger: Ledger, force: bool, given: Given) -> dict[str, Any]:
         given.say(f"[bold]{tracking.MODEL}/{number}[/] is tainted: {reason}")
     decision = promote.gate(version.number, given.mapper)
     report = publish(decision)
+    ledger.remember(LEARNT, json.dumps(imports))
     given.say(f"[bold]{tracking.MODEL}/{version.number}[/]: {decision['decision']}: {decision['reason']}")
     return {
         "why": f"stages run: {', '.join(r.name for r in runs if r.ran) or 'none, all unchanged'}",

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
-from flows.watch import Params, due
+import flows.policy as policy_module
+from flows.policy import LEARNT, Params, due, new_labelled_hips
+from tasks.ledger import Ledger
+from tasks.store import tables
 
 NOW = datetime(2026, 11, 23, 14, 0)
 POLICY = Params(
@@ -15,10 +21,10 @@ POLICY = Params(
 )
 
 
-def ledger(new: int, ended_hours_ago: float | None = None, status: str = "finished") -> SimpleNamespace:
+def ledger(ended_hours_ago: float | None = None, status: str = "finished") -> SimpleNamespace:
     ended = None if ended_hours_ago is None else (NOW - timedelta(hours=ended_hours_ago)).timestamp()
     last = None if ended is None else {"ended": ended, "status": status}
-    return SimpleNamespace(new_hips_since=lambda: new, last_run=lambda: last)
+    return SimpleNamespace(new_hips_since=lambda: 0, last_run=lambda: last)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +40,49 @@ def ledger(new: int, ended_hours_ago: float | None = None, status: str = "finish
         (10, None, "finished", POLICY.model_copy(update={"quiet_hours": (13, 2)}), False),
     ],
 )
-def test_a_run_is_due(new: int, ago: float | None, status: str, policy: Params, expected: bool) -> None:
-    start, why = due(ledger(new, ago, status), policy, NOW)
+def test_a_run_is_due(
+    new: int, ago: float | None, status: str, policy: Params, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_module, "new_labelled_hips", lambda _: new)
+    start, why = due(ledger(ago, status), policy, NOW)  # type: ignore[arg-type]
     assert start is expected, why
     assert why
+
+
+@pytest.fixture
+def hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two studies of one patient that a run has finished with, both hips usable; the ledger is real and empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OSTEOFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("OSTEOFLOW_LEDGER_URL", raising=False)
+    rows = [
+        {"hip_visit": f"{study}-{side}", "subject": "OFA", "study": study, "side": side, "status": status, "date": date,
+         "file": "", "digest": "", "days": 0.0}
+        for study, date, status in (("2.25.1", "20200101", "ok"), ("2.25.2", "20210101", "ok"))
+        for side in "LR"
+    ]  # fmt: skip
+    (tmp_path / "data").mkdir()
+    frame = pd.DataFrame(rows).reindex(columns=sorted({*rows[0], *tables.COLUMNS["hips"]}))
+    tables.write("hips", tmp_path / "data" / "hips.parquet", frame, sort_by=["hip_visit"])
+    return tmp_path
+
+
+def labels(place: Path, name: str, *rows: tuple[str | None, str | None, str]) -> None:
+    """An import with a label for each (study, date, side)."""
+    folder = place / "data" / "imports" / name
+    folder.mkdir(parents=True)
+    frame = pd.DataFrame(rows, columns=["study", "date", "side"]).astype(object)
+    frame.assign(subject="OFA", reader="RD", name="arco", value="2").to_parquet(folder / "labels.parquet")
+
+
+def test_what_counts_as_new_is_a_hip_with_a_label(hospital: Path) -> None:
+    real = Ledger.open()
+    assert new_labelled_hips(real) == 0  # images alone teach nothing
+    labels(hospital, "0001-a", ("2.25.1", None, "L"), ("2.25.1", None, "L"), ("2.25.9", None, "R"))
+    assert new_labelled_hips(real) == 1  # two readers of one hip; a label whose images have not come
+    labels(hospital, "0002-b", (None, "20210110", "R"), (None, "20220101", "R"))
+    assert new_labelled_hips(real) == 2  # by its day, where no study is named
+    real.remember(LEARNT, json.dumps(["0001-a", "0002-b"]))
+    assert new_labelled_hips(real) == 0
+    labels(hospital, "0003-c", ("2.25.1", None, "L"))
+    assert new_labelled_hips(real) == 1  # a correction of what was learnt from
