@@ -80,7 +80,7 @@ def test_anonymize_reports_one_row_for_each_file(checkout: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = json.loads((checkout / "r.json").read_text())
     assert [row["outcome"] for row in rows] == ["released", "quarantined"]
-    assert set(rows[0]) == {"source", "outcome", "reason", "target", "digest_source", "sha256_target"}
+    assert set(rows[0]) == {"source", "outcome", "reason", "target", "digest_source", "sha256_target", "pixels"}
     assert (checkout / "dst" / rows[0]["target"]).exists()
     assert "a.dcm" not in json.dumps(rows)
 

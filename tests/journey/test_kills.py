@@ -12,6 +12,8 @@ def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path, monkeypatc
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
+    monkeypatch.setenv("OSTEOFLOW_HOME", str(work / "home"))
+    monkeypatch.delenv("OSTEOFLOW_LEDGER_URL", raising=False)
     report = harness(seed=20, kills=20, studies=12, files=8)
     assert report.acknowledged == report.sent == 96
     assert (report.lost, report.doubled) == ([], [])

@@ -56,6 +56,7 @@ def harness(seed: int, kills: int, studies: int, files: int) -> Report:
     for _ in range(kills):
         time.sleep(dice.uniform(0.02, 0.35))
         victim = dice.choice(sorted(roles))
+        assert alive[victim].is_alive(), f"the {victim} died by itself, with exit code {alive[victim].exitcode}"
         os.kill(alive[victim].pid, signal.SIGKILL)
         alive[victim].join()
         died[victim] += 1
@@ -78,9 +79,17 @@ def harness(seed: int, kills: int, studies: int, files: int) -> Report:
 
 
 def _start(role: Any, port: int) -> Any:
-    process = FORK.Process(target=role, args=(port,))
+    # A fork server that was started earlier has the surroundings of that time: they are given with the role.
+    process = FORK.Process(target=_enter, args=(role, port, str(Path.cwd()), os.environ.get("OSTEOFLOW_HOME")))
     process.start()
     return process
+
+
+def _enter(role: Any, port: int, place: str, home: str | None) -> None:
+    os.chdir(place)
+    os.environ["OSTEOFLOW_HOME"] = home or ".osteoflow"
+    os.environ.pop("OSTEOFLOW_LEDGER_URL", None)
+    role(port)
 
 
 # ---- the roles ------------------------------------------------------------------------------------------------------
