@@ -34,3 +34,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> pytes
     if report.skipped and os.environ.get(NEEDS_ALL):
         report.outcome = "failed"
     return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, so that one worker has it while the other does the rest."""
+    items.sort(key=lambda item: "test_life.py" not in item.nodeid)
