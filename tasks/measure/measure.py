@@ -127,10 +127,11 @@ def _shape_row(
     values: dict[str, signals.Image] = {n: hip.values(n) for n in ("fluid", "contrast") if n in hip.tensors}
     found = _shape(values, head, lesion, spacing, params)
     border = params.border_voxels * float(spacing[1:].mean())
+    outer, inner = shapes.Border.of(head, spacing), shapes.Border.of(lesion, spacing)
     repeats = []
     for _ in range(params.repeats):
-        again = shapes.perturbed(head, spacing, border, rng)
-        repeats.append(_shape(values, again, shapes.perturbed(lesion, spacing, border, rng), spacing, params))
+        again = outer.moved(border, rng)
+        repeats.append(_shape(values, again, inner.moved(border, rng), spacing, params))
     kind = shapes.jic(found["lateral_deg"], params.weight_bearing_deg)
     return found | _errors(repeats) | {"jic": kind, "jic_rank": np.nan if kind is None else float(JIC.index(kind))}
 
@@ -187,10 +188,8 @@ def _vessel_row(
     lesion = (masks.tensors["lesion"] > 0, _spacing(hip, masks, "head")) if "lesion" in masks.tensors else None
     found = _vessels(vessel, lesion, spacing, sphere, params)
     border = params.border_voxels * float(spacing.mean())
-    repeats = [
-        _vessels(shapes.perturbed(vessel, spacing, border, rng), lesion, spacing, sphere, params)
-        for _ in range(params.repeats)
-    ]  # fmt: skip
+    wall = shapes.Border.of(vessel, spacing)
+    repeats = [_vessels(wall.moved(border, rng), lesion, spacing, sphere, params) for _ in range(params.repeats)]
     return found | _errors(repeats)
 
 

@@ -6,12 +6,15 @@ Masks are (D, H, W) in hip space with their spacing in mm: d runs to posterior, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.store.femoral_head import Arcs, Mask, Spacing, Sphere, arcs, fit_sphere, necrotic_index
 
 __all__ = [
-    "Arcs", "Mask", "Spacing", "Sphere", "arcs", "collapse_depth", "fit_sphere", "jic", "necrotic_index", "perturbed",
+    "Arcs", "Border", "Mask", "Spacing", "Sphere", "arcs", "collapse_depth", "fit_sphere", "jic", "necrotic_index",
 ]  # fmt: skip
 
 
@@ -47,27 +50,43 @@ def collapse_depth(head: Mask, sphere: Sphere, spacing: Spacing, sector_deg: flo
     return float(max(uniform_filter(sphere.radius - reached, (5, 3), mode="nearest").max(), 0.0))
 
 
-def perturbed(mask: Mask, spacing: Spacing, border_mm: float, rng: np.random.Generator) -> Mask:
-    """The mask with its border moved in or out: a common shift and a smooth field over it, SD `border_mm` together."""
-    from scipy.ndimage import distance_transform_edt, zoom
+@dataclass(frozen=True)
+class Border:
+    """A mask by the distance (mm, inside positive) of each voxel near it to its border, for all repeats."""
 
-    if not mask.any():
-        return mask
-    corner = [np.flatnonzero(mask.any(axis=o))[[0, -1]] for o in ((1, 2), (0, 2), (0, 1))]
-    reach = [0 if s > 2 else 3 for s in spacing]
-    box = tuple(
-        slice(max(int(low) - r, 0), min(int(high) + 1 + r, n))
-        for (low, high), r, n in zip(corner, reach, mask.shape, strict=True)
-    )
-    part = mask[box]
-    plane = np.where(spacing > 2, 1e3, spacing)  # thick slices keep their own border: only in-plane distances count
-    inside = distance_transform_edt(np.pad(part, 1), sampling=plane)[1:-1, 1:-1, 1:-1]
-    outside = distance_transform_edt(~part, sampling=plane)
-    signed = np.where(part, inside, -outside)
-    signed -= 0.5 * np.where(part, 1, -1) * spacing.min()
-    coarse = rng.normal(size=(4, 4, 4))
-    field = zoom(coarse, np.array(part.shape) / 4, order=1, grid_mode=True, mode="nearest")
-    moved = border_mm * (0.6 * rng.normal() + 0.8 * field / coarse.std())
-    result = np.zeros_like(mask)
-    result[box] = signed + moved > 0
-    return result
+    shape: tuple[int, ...]
+    box: tuple[slice, ...]
+    signed: NDArray[np.float64] | None
+    """(d, h, w) over the box; None for an empty mask."""
+
+    @classmethod
+    def of(cls, mask: Mask, spacing: Spacing) -> Border:
+        from scipy.ndimage import distance_transform_edt
+
+        if not mask.any():
+            return cls(mask.shape, (), None)
+        corner = [np.flatnonzero(mask.any(axis=o))[[0, -1]] for o in ((1, 2), (0, 2), (0, 1))]
+        reach = [0 if s > 2 else 3 for s in spacing]
+        box = tuple(
+            slice(max(int(low) - r, 0), min(int(high) + 1 + r, n))
+            for (low, high), r, n in zip(corner, reach, mask.shape, strict=True)
+        )
+        part = mask[box]
+        plane = np.where(spacing > 2, 1e3, spacing)  # thick slices keep their own border: only in-plane distances count
+        inside = distance_transform_edt(np.pad(part, 1), sampling=plane)[1:-1, 1:-1, 1:-1]
+        outside = distance_transform_edt(~part, sampling=plane)
+        signed = np.where(part, inside, -outside) - 0.5 * np.where(part, 1, -1) * spacing.min()
+        return cls(mask.shape, box, signed)
+
+    def moved(self, border_mm: float, rng: np.random.Generator) -> Mask:
+        """The mask with its border moved in or out: a common shift and a smooth field, SD `border_mm` together."""
+        from scipy.ndimage import zoom
+
+        result = np.zeros(self.shape, dtype=bool)
+        if self.signed is None:
+            return result
+        coarse = rng.normal(size=(4, 4, 4))
+        field = zoom(coarse, np.array(self.signed.shape) / 4, order=1, grid_mode=True, mode="nearest")
+        moved = border_mm * (0.6 * rng.normal() + 0.8 * field / coarse.std())
+        result[self.box] = self.signed + moved > 0
+        return result

@@ -94,10 +94,11 @@ def test_depth_of_collapse(depth: float) -> None:
 def test_perturbed_borders_move_both_ways_and_repeat_with_their_seed() -> None:
     head = ball()
     volumes = [
-        shapes.perturbed(head, SPACING, 0.4, np.random.default_rng(seed)).sum() / head.sum() - 1 for seed in range(12)
+        shapes.Border.of(head, SPACING).moved(0.4, np.random.default_rng(seed)).sum() / head.sum() - 1
+        for seed in range(12)
     ]
     assert abs(np.mean(volumes)) < 0.03
     assert 0.003 < np.std(volumes) < 0.08
-    again = shapes.perturbed(head, SPACING, 0.4, np.random.default_rng(3))
-    assert (again == shapes.perturbed(head, SPACING, 0.4, np.random.default_rng(3))).all()
-    assert not shapes.perturbed(np.zeros(SHAPE, dtype=bool), SPACING, 0.4, np.random.default_rng(0)).any()
+    again = shapes.Border.of(head, SPACING).moved(0.4, np.random.default_rng(3))
+    assert (again == shapes.Border.of(head, SPACING).moved(0.4, np.random.default_rng(3))).all()
+    assert not shapes.Border.of(np.zeros(SHAPE, dtype=bool), SPACING).moved(0.4, np.random.default_rng(0)).any()
