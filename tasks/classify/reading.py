@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def encode(
         mine = [path for path, one in zip(paths, assigned, strict=True) if one == fold or one not in about["folds"]]
         if not mine:
             continue
-        net, kept = load(models_folder, f"fold{fold}")
+        net, kept = _ready(str(models_folder), f"fold{fold}", _weights(models_folder, f"fold{fold}"))
         stack = data.stack(mine, about["roles"], kept["reading"]["size_px"])
         values, _ = read(net, stack, kept["reading"], batch)
         values[:, ~taught(kept["taught"])] = np.nan
@@ -79,6 +80,16 @@ def load(folder: Path, name: str) -> tuple[VisitEncoder, dict[str, Any]]:
     models.load(folder, name, net)
     loop.prepare(net, loop.device()).eval()
     return net, kept
+
+
+@lru_cache(maxsize=16)
+def _ready(folder: str, name: str, weights: str) -> tuple[VisitEncoder, dict[str, Any]]:
+    """`load`, kept by a warm process while `weights` (their digest) stay the same."""
+    return load(Path(folder), name)
+
+
+def _weights(folder: Path, name: str) -> str:
+    return str((models.record(folder, name) or {}).get("weights", ""))
 
 
 def build(architecture: Mapping[str, Any], weights: Path | None = None) -> VisitEncoder:
