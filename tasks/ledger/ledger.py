@@ -79,6 +79,7 @@ class Ledger:
 
     # Quarantine
     quarantine = holds.quarantine_
+    give_up = holds.give_up
     hold_file = holds.hold_file
     quarantined = holds.quarantined
     quarantine_entries = holds.quarantine_entries

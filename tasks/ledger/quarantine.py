@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, insert, select, upda
 
 from tasks.domain.errors import WrongUse
 from tasks.ledger.engine import reading, writing
+from tasks.ledger.studies import as_seen
 from tasks.ledger.tables import FORWARD, files, purges, quarantine, studies
 
 if TYPE_CHECKING:
@@ -104,6 +105,16 @@ def quarantine_(self: Ledger, row_key: str | None, reason: str, detail: str = ""
             values = {"state": "quarantined", "lease_owner": None, "lease_until": None, "waiting": None}
             conn.execute(update(studies).where(stopped).values(**values))
     return key
+
+
+def give_up(self: Ledger, row_key: str, reason: str, detail: str, seen: Mapping[str, Any]) -> bool:
+    """receiving → quarantined: the rest did not come in time. False when the version changed since it was `seen`."""
+    with writing(self.engine) as conn:
+        stopped = update(studies).where(as_seen(row_key, seen)).values(state="quarantined", waiting=None)
+        if conn.execute(stopped).rowcount != 1:
+            return False
+        hold(conn, reason, detail, row_key=row_key)
+    return True
 
 
 def hold_file(

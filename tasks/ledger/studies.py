@@ -136,10 +136,12 @@ def unknown_files(
     return lost
 
 
-def explain(self: Ledger, row_key: str, text: str) -> None:
-    """Say why a receiving version is not complete yet (no PHI)."""
+def explain(self: Ledger, row_key: str, text: str, seen: Mapping[str, Any] | None = None) -> bool:
+    """Say why a receiving version is not complete yet (no PHI). False when it changed since it was `seen`: what was
+    said would hold for a study that is no longer so, and would keep it from being judged again."""
     with writing(self.engine) as conn:
-        conn.execute(update(studies).where(studies.c.row_key == row_key).values(waiting=text))
+        query = update(studies).where(as_seen(row_key, seen)).values(waiting=text)
+        return conn.execute(query).rowcount == 1
 
 
 def declare(self: Ledger, row_key: str, n_files: int) -> None:
@@ -148,17 +150,26 @@ def declare(self: Ledger, row_key: str, n_files: int) -> None:
         conn.execute(update(studies).where(studies.c.row_key == row_key).values(declared=n_files, waiting=None))
 
 
-def complete(self: Ledger, row_key: str, last_received: float | None = None) -> bool:
-    """receiving → complete, with the digest over its files. False when a file came after `last_received`, or when the
-    version is no longer receiving: whoever asked judged something that has changed since."""
+def complete(self: Ledger, row_key: str, seen: Mapping[str, Any] | None = None) -> bool:
+    """receiving → complete, with the digest over its files. False when it is no longer receiving, or changed since it
+    was `seen`."""
     with writing(self.engine) as conn:
-        row = conn.execute(select(studies).where(studies.c.row_key == row_key)).one_or_none()
-        if row is None or row.state != "receiving" or last_received not in (None, row.last_received):
+        if conn.execute(select(studies.c.row_key).where(as_seen(row_key, seen))).first() is None:
             return False
         query = select(files.c.sop_uid, files.c.sha256).where(files.c.row_key == row_key)
         members = conn.execute(query).tuples().all()
         move(conn, row_key, "complete", digest=digest_of(members), completed_at=time.time(), waiting=None)
     return True
+
+
+def as_seen(row_key: str, seen: Mapping[str, Any] | None) -> ColumnElement[bool]:
+    """The version while it is receiving and, with a row of `waiting`, while no file came and no count was declared
+    since: whoever judged that row judged a study that may have changed meanwhile."""
+    condition = and_(studies.c.row_key == row_key, studies.c.state == "receiving")
+    if seen is None:
+        return condition
+    unchanged = (studies.c[name].is_not_distinct_from(seen[name]) for name in ("last_received", "declared"))
+    return and_(condition, *unchanged)
 
 
 def move(conn: Connection, row_key: str, state: str, **values: Any) -> None:

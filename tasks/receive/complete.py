@@ -15,7 +15,7 @@ def settle(ledger: Ledger, params: Params, now: float | None = None, force: bool
     `force` skips the quiet period only: it says that the sender is done (a folder was given as a whole). A study that
     lacks something waits, with the reason in `status`; after `incomplete_after_seconds` it goes to quarantine as
     incomplete_series or fewer_files_than_declared. Nothing is lost by that: a late slice makes a new version with all
-    files, and a person may release it as it is.
+    files, and a person may release it as it is. A slice that comes while its study is judged undoes the judgement.
     """
     now = time.time() if now is None else now
     completed: list[str] = []
@@ -25,12 +25,12 @@ def settle(ledger: Ledger, params: Params, now: float | None = None, force: bool
             continue  # judged before, and nothing came since
         reason, detail = _lacks(ledger, row["row_key"], row["n_files"], row["declared"], params)
         if reason is None:
-            if ledger.complete(row["row_key"], row["last_received"]):
+            if ledger.complete(row["row_key"], row):
                 completed.append(row["row_key"])
         elif overdue:
-            ledger.quarantine(row["row_key"], reason, detail)
+            ledger.give_up(row["row_key"], reason, detail, row)
         elif row["waiting"] != detail:
-            ledger.explain(row["row_key"], detail)
+            ledger.explain(row["row_key"], detail, row)
     return completed
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 from arrivals import PaperSpool, arrival, arrive
@@ -49,14 +50,31 @@ def _force(ledger: Ledger, key: str, state: str) -> None:
         conn.execute(text("UPDATE studies SET state = :state WHERE row_key = :key"), {"state": state, "key": key})
 
 
-def test_complete_is_refused_when_a_file_came_meanwhile(ledger: Ledger) -> None:
+def test_what_was_judged_of_a_study_is_undone_by_a_file_that_came_meanwhile(ledger: Ledger) -> None:
     [key] = arrive(ledger, "1.2.3", complete=False)
-    before = ledger.get(key)
-    assert before is not None
-    ledger.receive([arrival(number=9)], PaperSpool(), now=before.last_received + 5)
-    assert not ledger.complete(key, before.last_received)
-    assert ledger.complete(key, before.last_received + 5)
+    [before] = ledger.waiting(time.time())
+    ledger.receive([arrival(number=9)], PaperSpool())
+    assert not ledger.complete(key, before)
+    assert not ledger.explain(key, "slices missing in 1 of 1 series", before)
+    assert not ledger.give_up(key, "incomplete_series", "slices missing in 1 of 1 series", before)
+    assert ledger.waiting_for() == "the quiet period of 1 study"
+    assert ledger.quarantined() == {}
+    [after] = ledger.waiting(time.time())
+    assert ledger.complete(key, after)
     assert not ledger.complete(key)
+
+
+def test_what_was_judged_of_a_study_is_undone_by_a_count_that_was_told_meanwhile(ledger: Ledger) -> None:
+    [key] = arrive(ledger, "1.2.3", complete=False)
+    ledger.declare(key, 9)
+    [before] = ledger.waiting(time.time())
+    ledger.declare(key, 3)
+    assert not ledger.explain(key, "3 of 9 declared files", before)
+    [after] = ledger.waiting(time.time())
+    assert after["waiting"] is None
+    assert ledger.give_up(key, "incomplete_series", "slices missing in 1 of 1 series", after)
+    assert ledger.quarantined() == {"incomplete_series": 1}
+    assert ledger.counts()["quarantined"] == 1
 
 
 def test_the_digest_is_of_the_files_in_any_order(ledger: Ledger) -> None:

@@ -6,7 +6,7 @@ import pytest
 from dicom_files import AXIAL, CORONAL, dicom, stack
 
 from tasks.ledger import Ledger
-from tasks.receive import Params, accept, settle
+from tasks.receive import Params, accept, complete, settle
 
 
 def waiting_after(ledger: Ledger, params: Params, files: list[bytes]) -> str:
@@ -38,6 +38,26 @@ def test_a_missing_slice_is_waited_for(ledger: Ledger, params: Params, missing: 
     assert "slices missing in 1 of 1 series" in waiting_after(ledger, params, files[:missing] + files[missing + 1 :])
     accept(files[missing], ledger, "local", "hospital")
     assert len(settle(ledger, params, force=True)) == 1
+
+
+def test_a_slice_that_comes_while_its_study_is_judged_is_seen(
+    ledger: Ledger, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *files, last = stack(slices=10)[::-1]
+    between = files.pop(4)
+    for data in [*files, last]:
+        accept(data, ledger, "local", "hospital")
+    judge = complete.series_with_gaps
+
+    def judge_slowly(geometry: list[tuple[str, str]], tolerance: float) -> tuple[int, int]:
+        accept(between, ledger, "local", "hospital")
+        return judge(geometry, tolerance)
+
+    monkeypatch.setattr(complete, "series_with_gaps", judge_slowly)
+    assert settle(ledger, params, force=True) == []
+    monkeypatch.undo()
+    [row] = ledger.current("receiving")
+    assert settle(ledger, params, now=row.last_received + 11) == [row.row_key]
 
 
 def test_the_gap_is_named_by_series(ledger: Ledger, params: Params) -> None:
