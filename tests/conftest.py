@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 NEEDS_ALL = "OSTEOFLOW_TEST_NEEDS_ALL"
 """Set in CI: a test whose program is missing fails there instead of skipping."""
+
+PACKAGES = {
+    "tesseract": "tesseract-ocr",
+    "dciodvfy": "dicom3tools",
+    "dcmcjpeg": "dcmtk",
+    "dcmsend": "dcmtk",
+    "Orthanc": "orthanc",
+    "/usr/share/orthanc/plugins/libOrthancDicomWeb.so": "orthanc-dicomweb",
+}
+"""Program, or file, that a test names with `needs` → the Debian package that brings it."""
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -25,6 +36,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("OSTEOFLOW_HOME", str(folder))
     return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for program in [name for mark in item.iter_markers("needs") for name in mark.args]:
+        if shutil.which(program) is None and not Path(program).is_file():
+            pytest.skip(f"{program} is not installed (Debian: {PACKAGES[program]})")
 
 
 @pytest.hookimpl(wrapper=True)

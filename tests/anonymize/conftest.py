@@ -32,6 +32,15 @@ def keys(home: Path) -> Keys:
 
 
 @pytest.fixture
+def fixed_keys(home: Path) -> Keys:
+    """Of a key that is the same in every run, so that what comes out is too."""
+    path = home.parent / "project.key"
+    path.write_text("6b1f9d3c8a5e70412d9bc6f8035ea7914c2d8b60f7e19a3548d0bc61fe72a593")
+    path.chmod(0o600)
+    return Keys.open(path)
+
+
+@pytest.fixture
 def options() -> dict[str, Any]:
     """The product's defaults, as params.yaml has them."""
     return {

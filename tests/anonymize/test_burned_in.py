@@ -26,11 +26,6 @@ Bytes = Callable[[Dataset], bytes]
 Read = Callable[[bytes], FileDataset]
 
 
-def needs_ocr() -> None:
-    if not lettering.engine():
-        pytest.skip("tesseract is not installed (apt-get install tesseract-ocr)")
-
-
 def anatomy(seed: int = 3) -> NDArray[np.float64]:
     """Something round with things in it, smooth, with noise: 0 to about 1."""
     pick = np.random.default_rng(seed)
@@ -96,6 +91,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.needs("tesseract")
 @pytest.mark.parametrize(("kind", "syntax"), CASES, ids=[f"{kind}-{syntax.name}" for kind, syntax in CASES])
 def test_a_burned_in_name_is_blanked(
     mr: Callable[..., FileDataset],
@@ -106,7 +102,6 @@ def test_a_burned_in_name_is_blanked(
     kind: str,
     syntax: pydicom.uid.UID,
 ) -> None:
-    needs_ocr()
     source = encoded(planted(mr(), kind), syntax)
     source.BurnedInAnnotation = "YES"
     done = release(as_bytes(source), "local", keys, params)
@@ -140,10 +135,10 @@ def test_text_in_a_picture_that_says_nothing(
         assert ("113101" in codes) == (row["pixels"] in ("cleaned", "clear")), n
 
 
+@pytest.mark.needs("tesseract")
 def test_one_that_says_so_and_shows_nothing_is_held_back(
     mr: Callable[..., FileDataset], as_bytes: Bytes, keys: Keys, params: Params
 ) -> None:
-    needs_ocr()
     source = planted(mr(), "MONOCHROME2", text=False)
     source.BurnedInAnnotation = "YES"
     with pytest.raises(BadInput) as caught:

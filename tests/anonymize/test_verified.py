@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset, FileDataset
@@ -27,12 +26,8 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def keys(home: Path) -> Keys:
-    """A fixed key: what comes out is the same in every run."""
-    path = home.parent / "project.key"
-    path.write_text("6b1f9d3c8a5e70412d9bc6f8035ea7914c2d8b60f7e19a3548d0bc61fe72a593")
-    path.chmod(0o600)
-    return Keys.open(path)
+def keys(fixed_keys: Keys) -> Keys:
+    return fixed_keys
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from flows import lineage, privacy
 from tasks import anonymize, receive
-from tasks.anonymize import lettering, stage
+from tasks.anonymize import stage
 from tasks.domain.params import load
 from tasks.keys import Keys
 from tasks.ledger import Ledger
@@ -135,10 +135,9 @@ def test_every_copy_goes(workspace: Path, ledger: Ledger, capsys: pytest.Capture
     assert privacy.verify(again=lambda: None) == {"checked": 2, "leaks": [], "left": []}
 
 
+@pytest.mark.needs("tesseract")
 def test_text_in_pixels_is_a_leak_too(workspace: Path, ledger: Ledger) -> None:
     """An archive from before pictures were searched for text."""
-    if not lettering.engine():
-        pytest.skip("tesseract is not installed (apt-get install tesseract-ocr)")
     today = Path("params.yaml").read_text()
     Path("params.yaml").write_text(today.replace("clean_pixel_data: true", "clean_pixel_data: false"))
     picture = Image.new("L", (160, 160))

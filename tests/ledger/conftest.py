@@ -83,6 +83,6 @@ def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
             return
         except psycopg2.OperationalError:
             if server.poll() is not None:
-                pytest.skip("PostgreSQL is installed and does not start here")
+                pytest.fail("PostgreSQL is installed and does not start here")
             time.sleep(0.1)
-    pytest.skip("PostgreSQL did not start within 20 s")
+    pytest.fail("PostgreSQL is installed and did not start within 20 s")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -96,7 +95,7 @@ def test_a_study_that_is_not_here_is_refused(workspace: Path, tmp_path: Path) ->
         dicom_seg.export(workspace, tmp_path, ["2.25.1234"])
 
 
-@pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy (Debian: dicom3tools) is not installed")
+@pytest.mark.needs("dciodvfy")
 def test_dciodvfy_finds_no_error(files: list[Path]) -> None:
     for path in files:
         said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
@@ -104,7 +103,7 @@ def test_dciodvfy_finds_no_error(files: list[Path]) -> None:
         assert "Segmentation" in said.stderr + said.stdout
 
 
-@pytest.mark.skipif(not shutil.which("Orthanc"), reason="Orthanc (Debian: orthanc) is not installed")
+@pytest.mark.needs("Orthanc")
 def test_orthanc_stores_them(files: list[Path], tmp_path: Path) -> None:
     with socket.socket() as one, socket.socket() as two:
         one.bind(("127.0.0.1", 0))

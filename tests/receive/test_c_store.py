@@ -1,4 +1,4 @@
-"""C-STORE over loopback, with pynetdicom's own sender."""
+"""C-STORE over loopback, with pynetdicom's sender and dcmtk's."""
 
 from __future__ import annotations
 
@@ -75,6 +75,19 @@ def test_a_study_is_received_bit_for_bit(ledger: Ledger, params: Params, setting
     assert version is not None and version.n_files == 5
     assert set(heard) == {key}
     assert accept(dicom(number=1), ledger, "local", "hospital").outcome == "duplicate"
+    assert ledger.quarantined() == {}
+
+
+@pytest.mark.needs("dcmsend")
+def test_dcmtk_sends_a_study(ledger: Ledger, params: Params, settings: Settings, tmp_path: Path) -> None:
+    for n in range(1, 6):
+        (tmp_path / f"{n}.dcm").write_bytes(dicom(number=n))
+    with serving(ledger, params, settings) as receiver:
+        words = ["dcmsend", "-aec", "OSTEOFLOW", "127.0.0.1", str(receiver.port), "+sd", str(tmp_path)]
+        for _ in range(2):  # what it sends again is what came before
+            done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+            assert done.returncode == 0, done.stderr
+        eventually(lambda: sum(ledger.counts().values()) == 1 and ledger.current()[0].n_files == 5)
     assert ledger.quarantined() == {}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -23,10 +22,7 @@ from tasks.receive import Params, follow_orthanc, poll_dicomweb, settle
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-needs_orthanc = pytest.mark.skipif(
-    shutil.which("Orthanc") is None or not PLUGIN.exists(), reason="needs the Debian packages orthanc, orthanc-dicomweb"
-)
-pytestmark = needs_orthanc
+pytestmark = pytest.mark.needs("Orthanc", str(PLUGIN))
 DAY = datetime(2024, 3, 20)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -191,7 +190,7 @@ def test_compressed_files_of_signed_pixels(syntax: str, seen: Seen) -> None:
     assert np.array_equal(volume(stack)[0].array, volume(plain)[0].array)
 
 
-@pytest.mark.skipif(shutil.which("dcmcjpeg") is None, reason="dcmcjpeg is not installed (Debian: dcmtk)")
+@pytest.mark.needs("dcmcjpeg")
 @pytest.mark.parametrize("process14", ["+e1", "+el"])
 def test_lossless_jpeg_of_dcmtk(process14: str, tmp_path: Path, seen: Seen) -> None:
     (_, data), *_ = written(seen[1]["t1"], "t1", "siemens")

@@ -6,12 +6,14 @@ are the room's and the ledger's own code in processes of their own; each victim 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
 import signal
 import socket
 import time
+import traceback
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 FORK = multiprocessing.get_context("forkserver")
 PRELOAD = ["kills", "tasks.receive.scp", "tasks.anonymize.stage", "tasks.ledger", "dicom_files", "pandas"]
 QUIET_S, GIVE_UP_S = 0.5, 120.0
+LAST_WORDS = "last_words.txt"
 
 
 @dataclass
@@ -40,9 +43,7 @@ def harness(seed: int, kills: int, studies: int, files: int) -> Report:
 
     started = time.monotonic()
     dice = random.Random(seed)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = _port(dice)
     Path("data/batches").mkdir(parents=True)
     acks = Path("acks").resolve()
     FORK.set_forkserver_preload(PRELOAD)
@@ -56,7 +57,7 @@ def harness(seed: int, kills: int, studies: int, files: int) -> Report:
     for _ in range(kills):
         time.sleep(dice.uniform(0.02, 0.35))
         victim = dice.choice(sorted(roles))
-        assert alive[victim].is_alive(), f"the {victim} died by itself, with exit code {alive[victim].exitcode}"
+        _all_alive(alive)
         os.kill(alive[victim].pid, signal.SIGKILL)
         alive[victim].join()
         died[victim] += 1
@@ -69,6 +70,7 @@ def harness(seed: int, kills: int, studies: int, files: int) -> Report:
             if counts["done"] + counts["quarantined"] == studies == sum(counts.values()):
                 break
             time.sleep(0.1)
+        _all_alive(alive)
         for process in alive.values():
             os.kill(process.pid, signal.SIGKILL)
             process.join()
@@ -76,6 +78,15 @@ def harness(seed: int, kills: int, studies: int, files: int) -> Report:
         _judge(ledger, acks, studies, files, report)
     report.seconds = round(time.monotonic() - started, 1)
     return report
+
+
+def _port(dice: random.Random) -> int:
+    """A free one that no outgoing connection is given while the receiver that had it is dead (below 32768 in Linux)."""
+    while True:
+        port = dice.randrange(20000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _start(role: Any, port: int) -> Any:
@@ -89,7 +100,18 @@ def _enter(role: Any, port: int, place: str, home: str | None) -> None:
     os.chdir(place)
     os.environ["OSTEOFLOW_HOME"] = home or ".osteoflow"
     os.environ.pop("OSTEOFLOW_LEDGER_URL", None)
-    role(port)
+    try:
+        role(port)
+    except BaseException:
+        Path(LAST_WORDS).write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+
+
+def _all_alive(alive: dict[str, Any]) -> None:
+    for name, process in alive.items():
+        if not process.is_alive():
+            words = Path(LAST_WORDS).read_text(encoding="utf-8") if Path(LAST_WORDS).exists() else ""
+            raise AssertionError(f"the {name} died by itself, with exit code {process.exitcode}: {words}")
 
 
 # ---- the roles ------------------------------------------------------------------------------------------------------
@@ -191,7 +213,7 @@ def scan(port: int, seed: int, studies: int, files: int, acks: str) -> None:
             for study, number in list(todo):
                 try:
                     status = sender.send_c_store(dataset(f"1.9.{study + 1}", number=number, patient=f"P{study}"))
-                except (RuntimeError, ValueError):
+                except Exception:  # noqa: BLE001 - whatever pynetdicom says of a cut connection: a scanner tries again
                     break
                 if "Status" not in status or status.Status != 0:
                     break
