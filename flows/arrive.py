@@ -9,6 +9,7 @@ dataset run adopts it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import platform
@@ -26,7 +27,7 @@ from flows import known
 from flows.given import Given, giving
 from flows.progress import bar
 from tasks import anonymize, receive, standardize
-from tasks.domain.errors import Unavailable, WrongUse
+from tasks.domain.errors import BadInput, OsteoflowError, Unavailable, WrongUse
 from tasks.domain.params import load
 from tasks.domain.settings import Settings
 from tasks.ledger import STATES, Ledger, StudyVersion
@@ -44,6 +45,12 @@ LEASE_S = 600.0
 """A worker that dies gives its studies back after this long."""
 CHUNK = 64
 """Studies leased at a time: what one death delays."""
+OF_THE_MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.EACCES, errno.EPERM,
+}  # fmt: skip
+PATIENCE = 3
+"""Times that a study may fail alone: a process that was killed is no fault of its."""
 
 
 def ingest(
@@ -87,9 +94,7 @@ def arrive() -> dict[str, int]:
             versions = ledger.lease(limit=CHUNK, owner=owner, seconds=LEASE_S)
             if not versions:
                 break
-            with _kept(ledger, [version.row_key for version in versions], owner):
-                made = prepare_studies(ledger, versions, given)
-            done += len(made)
+            done += _work(ledger, versions, given, owner)
         # What a dataset run has finished with has out-of-fold estimates; `osteoflow score` does those too.
         scored = len({row["study"] for row in score_new(ledger, given, ("complete", "claimed"))})
         return {"studies": done, "scored": scored}
@@ -99,6 +104,50 @@ def arrive() -> dict[str, int]:
 def sweep() -> dict[str, int]:
     """What a hint missed. The same work, on a schedule."""
     return arrive()
+
+
+def _work(ledger: Ledger, versions: list[StudyVersion], given: Given, owner: str) -> int:
+    """How many of these studies went through. When a chunk fails each of its studies is tried alone, and without
+    Prefect: one study keeps no other waiting. One that fails so again and again is quarantined."""
+    done = 0
+    try:
+        with _kept(ledger, [version.row_key for version in versions], owner):
+            try:
+                return len(prepare_studies(ledger, versions, given, _task))
+            except Exception as error:  # whatever a reader of foreign files, or Prefect, dies of
+                if _is_ours(error):
+                    raise
+                log.warning("a chunk of %d studies failed (%s): each alone", len(versions), type(error).__name__)
+            for version in versions:
+                try:
+                    done += len(prepare_studies(ledger, [version], given))
+                except Exception as error:  # now it is clear by whose doing
+                    if _is_ours(error):
+                        raise
+                    _failed(ledger, version.row_key, error)
+    finally:
+        for version in versions:
+            ledger.release_lease(version.row_key, owner)
+    return done
+
+
+def _is_ours(error: Exception) -> bool:
+    """The key, the parameters, the ledger or the disk: no study's doing, and nothing that another study is spared."""
+    if isinstance(error, OSError):  # Pillow's errors are OSErrors too, without a number
+        return error.errno in OF_THE_MACHINE
+    return isinstance(error, OsteoflowError) and not isinstance(error, BadInput)
+
+
+def _failed(ledger: Ledger, row_key: str, error: Exception) -> None:
+    note = f"failures of {row_key}"
+    times = int(ledger.recall(note) or 0) + 1
+    log.warning("study %s failed %d times: %s", row_key, times, type(error).__name__)
+    if isinstance(error, BadInput):
+        ledger.quarantine(row_key, error.reason, error.detail)
+    elif times < PATIENCE:
+        ledger.remember(note, str(times))
+    else:
+        ledger.quarantine(row_key, "processing_failed", f"{type(error).__name__}, {times} times in the arrival loop")
 
 
 # ---- leases ---------------------------------------------------------------------------------------------------------
@@ -160,10 +209,13 @@ def _task(name: str, function: Callable[P, T]) -> Callable[P, T]:
 # ---- anonymize, verify, standardize ---------------------------------------------------------------------------------
 
 
-def prepare_studies(ledger: Ledger, versions: list[StudyVersion], given: Given) -> list[str]:
-    """Two Prefect tasks over a chunk of studies, each mapped over the pool; row keys of what went through."""
+def prepare_studies(
+    ledger: Ledger, versions: list[StudyVersion], given: Given, task: Callable[[str, Any], Any] = lambda _, made: made
+) -> list[str]:
+    """Two steps over a chunk of studies, each mapped over the pool; row keys of what went through. `task` makes each
+    a task of Prefect."""
     keys = [version.row_key for version in versions]
-    rows = _task("anonymize", _anonymize_all)(keys)
+    rows = task("anonymize", _anonymize_all)(keys)
     passed: list[str] = []
     fresh: list[dict[str, Any]] = []
     for row_key, made in zip(keys, rows, strict=True):
@@ -173,7 +225,7 @@ def prepare_studies(ledger: Ledger, versions: list[StudyVersion], given: Given) 
         else:
             passed.append(row_key)
             fresh += made
-    _task("standardize", _standardize_all)(sorted({r["study"] for r in fresh}))
+    task("standardize", _standardize_all)(sorted({r["study"] for r in fresh}))
     for row_key in passed:
         ledger.mark_arrived(row_key)
     return passed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -38,14 +39,25 @@ def local(workers: int | None = None, preload: tuple[str, ...] = ()) -> Iterator
     def mapper(function: Callable[[Any], Any], work: Iterable[Any]) -> Iterator[Any]:
         # Workers of their own for each call: forking them off the warm server costs 0.1 s, and what a stage left in
         # their memory goes with them (over a whole life two kept workers grew from 1 to 1.7 GB each).
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
             yield from pool.map(function, work)
 
     yield mapper
 
 
-def _one_thread() -> None:
+def _begin() -> None:
     import sys
 
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever: it keeps its own queue open."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+_one_thread = _begin
