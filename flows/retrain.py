@@ -1,9 +1,10 @@
 """The dataset loop: claim a batch, run the stages of dvc.yaml, record the lineage, register, gate.
 
-    claim → data/batches/<n>.parquet → stages in order → lineage commit → register → gate → report
+    claim → data/batches/<n>.parquet → stages in order → lineage commit → register → gate → done → report
 
-One run at a time (a file lock under OSTEOFLOW_HOME). A run that died is taken up where it stopped: claimed studies are
-still claimed, stages that finished are skipped by DVC, and a package that is registered is not registered again.
+One run at a time (a file lock under OSTEOFLOW_HOME). A run that died is taken up where it stopped: studies stay claimed
+until the gate has spoken, stages that finished are skipped by DVC, and a package that is registered is not registered
+again.
 """
 
 from __future__ import annotations
@@ -55,10 +56,12 @@ def run(force: bool = False, console: Console | None = None, mapper: Mapper | No
 @prefect.flow(name="retrain", persist_result=False)
 def retrain(force: bool = False) -> dict[str, Any]:
     ledger = Ledger.open()
+    last = ledger.last_run()
+    died = last is not None and last["status"] != "finished"
     run_id = ledger.start_run()
     try:
         with giving() as given:
-            result = _loop(ledger, force, given)
+            result = _loop(ledger, force or died, given)
         model = str(result["version"]) if result.get("version") else None
         ledger.end_run(run_id, "finished", result["why"], lineage=result.get("lineage"), model=model)
         return result
@@ -72,12 +75,12 @@ def _loop(ledger: Ledger, force: bool, given: Given) -> dict[str, Any]:
     started = time.perf_counter()
     batch = claim(ledger)
     waiting = ledger.batches(unfinished=True)
-    if not waiting and not force and not annotated() and _registered():
+    imports = json.dumps(sorted(path.name for path in IMPORTS.iterdir() if path.is_dir()))
+    learnt = imports == (ledger.recall(LEARNT) or "[]") and not annotated()
+    if not waiting and not force and learnt and _judged():
         return {"why": "nothing new has arrived since the last run; --force runs all the same", "batch": None}
-    imports = sorted(path.name for path in IMPORTS.iterdir() if path.is_dir())
     repo = Repo(".")
     runs = [stage_task(node, repo, given) for node in ordered(repo)]
-    settle_batch(ledger)
     known.forget_adopted()
     commit = lineage.commit(f"dataset run: {', '.join(waiting) or 'no new batch'}")
 
@@ -87,8 +90,9 @@ def _loop(ledger: Ledger, force: bool, given: Given) -> dict[str, Any]:
     for number, reason in taint.mark().items():
         given.say(f"[bold]{tracking.MODEL}/{number}[/] is tainted: {reason}")
     decision = promote.gate(version.number, given.mapper)
+    settle_batch(ledger)
+    ledger.remember(LEARNT, imports)
     report = publish(decision)
-    ledger.remember(LEARNT, json.dumps(imports))
     given.say(f"[bold]{tracking.MODEL}/{version.number}[/]: {decision['decision']}: {decision['reason']}")
     return {
         "why": f"stages run: {', '.join(r.name for r in runs if r.ran) or 'none, all unchanged'}",
@@ -185,10 +189,16 @@ def _may_retry(task: Any, run: Any, state: Any) -> bool:
 # ---- register and publish -------------------------------------------------------------------------------------------
 
 
-def _registered() -> bool:
+def _judged() -> bool:
+    """Whether the package that lies here is registered and the gate has spoken of it."""
     from flows import tracking
+    from tasks.register import package_digest
 
-    return bool(tracking.versions())
+    package = Path("models/package")
+    if not (package / "package.json").exists():
+        return False
+    digest = package_digest(package)
+    return any(v.digest == digest and ("gate" in v.tags or "champion" in v.aliases) for v in tracking.versions())
 
 
 def register(repo: Repo, commit: str, runs: list[StageRun]) -> Any:
