@@ -25,7 +25,7 @@ _log = logging.getLogger("osteoflow.classify")
 
 @dataclass(frozen=True)
 class Job:
-    """Picklable. rows: the cohort, test patients included; labels: consensus labels; identity: params and code."""
+    """Picklable. rows: the whole cohort; labels: consensus labels; identity: params and code."""
 
     params: Params
     fold: str
@@ -37,11 +37,11 @@ class Job:
 
 @distribution.collective
 def fit_fold(job: Job) -> dict[str, Any]:
-    """{"fold", "record", "keys", "features" (n, F), "slices" (n, D)} for the held-out fold and the test patients."""
+    """{"fold", "record", "keys", "features" (n, F), "slices" (n, D)} for all but other training folds."""
     torch.set_num_threads(1)
     name, folder = f"fold{job.fold}", Path(job.models)
-    train = job.rows[~job.rows["fold"].isin([job.fold, data.TEST])].reset_index(drop=True)
-    asked = job.rows[job.rows["fold"].isin([job.fold, data.TEST])].reset_index(drop=True)
+    learnt, own = data.learnt_from(job.rows), job.rows["fold"] == job.fold
+    train, asked = (job.rows[which].reset_index(drop=True) for which in (learnt & ~own, ~learnt | own))
     inputs = combine(job.identity, data.fingerprint(train), _labels_digest(train, job.labels))
     kept = models.record(folder, name)
     if kept is None or kept["inputs"] != inputs:

@@ -80,9 +80,9 @@ def _gather(rows: pd.DataFrame, results: list[dict[str, Any]]) -> tuple[np.ndarr
         for i, key in enumerate(one["keys"]):
             every.setdefault(key, []).append(one["features"][i])
     features, slices = [], []
-    for row in rows.itertuples():
-        features.append(reading.mean(every.get(str(row.hip_visit), [])))
-        slices.append(own[str(row.hip_visit)][1] if row.hip_visit in own and row.fold != data.TEST else np.zeros(0))
+    for key, learnt in zip(rows["hip_visit"].astype(str), data.learnt_from(rows), strict=True):
+        features.append(reading.mean(every.get(key, [])))
+        slices.append(own[key][1] if key in own and learnt else np.zeros(0))
     return np.array(features).reshape(-1, len(reading.FEATURES)), slices
 
 
@@ -95,7 +95,7 @@ def _write(rows: pd.DataFrame, features: np.ndarray) -> None:
 def _report(
     params: Params, rows: pd.DataFrame, labels: pd.DataFrame, features: np.ndarray, slices: list[np.ndarray]
 ) -> dict[str, Any]:
-    inside = (rows["fold"] != data.TEST).to_numpy()
+    inside = data.learnt_from(rows).to_numpy()
     mine = rows[inside].reset_index(drop=True)
     table, labelled = targets.of_visits(mine, labels, params.min_lesion_mm2)
     read = np.array([one for one, keep in zip(slices, inside, strict=True) if keep])

@@ -88,9 +88,9 @@ def run_one(params: Params, mapper: Mapper, network: str) -> None:
 
 
 def _task(params: Params, by_patient: bool, shuffled: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(hip-visits, slices): what is learned, without test patients."""
+    """(hip-visits, slices): what is learned, without test and external patients."""
     rows = data.cohort()
-    rows = rows[rows["fold"] != data.TEST].reset_index(drop=True)
+    rows = rows[data.learnt_from(rows)].reset_index(drop=True)
     slices = sliced.table(params, rows, data.labels())
     slices = sliced.shuffled(slices, params.recipe.seed) if shuffled else slices
     return rows, slices if by_patient else sliced.by_slice(slices, params.recipe.seed)

@@ -30,7 +30,7 @@ def run(params: Params, mapper: Mapper) -> None:
     for folder in (MODELS, SEGMENTS, REPORTS):
         folder.mkdir(parents=True, exist_ok=True)
     rows = data.cohort()
-    training = rows[rows["fold"] != data.TEST].reset_index(drop=True)
+    training = rows[data.learnt_from(rows)].reset_index(drop=True)
     folds = data.folds(rows)
     with Progress(REPORTS / "run.jsonl", params) as progress:
         reason = _unfit(training, folds)
@@ -59,7 +59,7 @@ def run(params: Params, mapper: Mapper) -> None:
                 if name in scores["network"] and scores["network"][name] is not None:
                     progress.metric("out_of_fold", f"{label}_{name}", scores["network"][name])
         histories = {name: [row["loss"] for row in record["history"]] for name, record in records.items()}
-        _examples(rows[(rows["fold"] != data.TEST) & (rows["mask"] != "")] if results else rows.iloc[:0])
+        _examples(rows[data.learnt_from(rows) & (rows["mask"] != "")] if results else rows.iloc[:0])
         progress.figure(REPORTS / "examples.svg")
         curves.write(REPORTS / "curves.svg", "Training loss of the segmentation networks", histories)
         progress.figure(REPORTS / "curves.svg")

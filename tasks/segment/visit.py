@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from tasks.segment import agreement
 from tasks.segment.predict import LABELS, predict
 from tasks.store import hips
-from tasks.training.data import CONSENSUS, TEST
+from tasks.training.data import CONSENSUS
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def segment(visit: Visit) -> dict[str, Any]:
         predict(path, Path(visit.models), visit.fold, out, visit.made_from)
     row = {"hip_visit": visit.hip_visit, "subject": visit.subject, "fold": visit.fold, "made": made}
     row["file"] = target.name if target.exists() else ""
-    # Test patients are segmented, never scored: what is tuned here must not be tuned on them.
-    return row | {"scores": _scores(visit, target) if visit.mask and visit.fold != TEST else []}
+    # Test and external patients are segmented, never scored: what is tuned here must not be tuned on them.
+    return row | {"scores": _scores(visit, target) if visit.mask and visit.fold.isdigit() else []}
 
 
 def _is_current(target: Path, made_from: str) -> bool:

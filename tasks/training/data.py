@@ -51,6 +51,11 @@ def folds(rows: pd.DataFrame) -> list[str]:
     return sorted((fold for fold in rows["fold"].unique() if str(fold).isdigit()), key=lambda fold: (len(fold), fold))
 
 
+def learnt_from(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row is of a training fold: not of the frozen test set, not of an external site."""
+    return rows["fold"].isin(folds(rows))
+
+
 def hold_back(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(rows to train on, rows for early stopping): patients whole, `share` of them by lot."""
     subjects = sorted(rows["subject"].unique())

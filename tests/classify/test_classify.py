@@ -89,17 +89,25 @@ def test_the_report_is_out_of_fold_with_intervals(workspace: Path) -> None:
     assert sum(one["n"] for one in report["slice_calibration"]) == report["slice"]["n"]
 
 
-def test_unchanged_is_kept_and_a_second_arrival_starts_warm_without_seeing_the_fold_left_out(
+def test_unchanged_is_kept_external_sites_teach_nothing_and_a_warm_start_never_saw_the_fold_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    hip_cohort.make(tmp_path, patients=5, visits=1)
+    hip_cohort.make(tmp_path, patients=6, visits=1, external=1)
     main([], small(), map)
     first = {fold: record(f"fold{fold}") for fold in ("0", "1")}
     assert all(one["warm_started_from"] is None for one in first.values())
+    known, reported = {path.name: path.read_bytes() for path in MODELS.iterdir()}, METRICS.read_bytes()
+    outside = hip_cohort.another_external_site(tmp_path)
     main([], small(), map)
-    assert {fold: record(f"fold{fold}")["weights"] for fold in first} == {k: one["weights"] for k, one in first.items()}
-    hip_cohort.make(tmp_path, patients=5, visits=2)
+    assert {path.name: path.read_bytes() for path in MODELS.iterdir()} == known, "external sites teach nothing"
+    assert METRICS.read_bytes() == reported, "and are not in the report out of fold"
+    one = features().loc[sorted(outside)]
+    rows = pd.read_parquet("data/hips.parquet").set_index("hip_visit").loc[one.index, "file"]
+    both = encode([Path("data/hips") / file for file in rows], MODELS)[FEATURES]
+    np.testing.assert_allclose(one[FEATURES], both, rtol=1e-4, atol=1e-5, err_msg="the mean over all networks")
+    assert one["lesion"].notna().all()
+    hip_cohort.make(tmp_path, patients=6, visits=2, external=1)
     main([], small(), map)
     for fold, one in first.items():
         now = record(f"fold{fold}")

@@ -82,21 +82,26 @@ def test_on_arrival_the_same_masks_come_out(workspace: Path, tmp_path: Path, mon
     assert mean["labels"] == "head+lesion+vessel"
 
 
-def test_only_what_changed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_changed_is_made_again_and_external_sites_teach_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     how = small(segment={"hip": {"recipe": {"epochs": 1}}, "vessel": {"recipe": {"epochs": 1}}})
-    hip_cohort.make(tmp_path, patients=4, visits=1)
+    hip_cohort.make(tmp_path, patients=5, visits=1, external=1)
     main([], how, map)
     before = {path.name: path.stat().st_ino for path in SEGMENTS.iterdir()}
     weights = {path.name: path.read_bytes() for path in MODELS.iterdir()}
     gone = sorted(before)[0]
     (SEGMENTS / gone).unlink()
     (SEGMENTS / "stray.safetensors").write_bytes(b"left by an interrupted run")
+    scored = METRICS.read_bytes()
+    anew = {gone, *(f"{name}.safetensors" for name in hip_cohort.another_external_site(tmp_path))}
     main([], how, map)
     after = {path.name: path.stat().st_ino for path in SEGMENTS.iterdir()}
-    assert set(after) == set(before) and {name for name in after if after[name] != before[name]} <= {gone}
-    assert {path.name: path.read_bytes() for path in MODELS.iterdir()} == weights
-    hip_cohort.make(tmp_path, patients=4, visits=2)
+    assert set(after) == set(before) and {name for name in after if after[name] != before[name]} <= anew
+    assert {path.name: path.read_bytes() for path in MODELS.iterdir()} == weights, "external sites teach nothing"
+    assert METRICS.read_bytes() == scored, "and are not scored here"
+    hip_cohort.make(tmp_path, patients=5, visits=2, external=1)
     main([], how, map)
     record = models.record(MODELS, "hip-fold0")
     assert record is not None and record["warm_started_from"] == json.loads(weights["hip-fold0.json"])["weights"]

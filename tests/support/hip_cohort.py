@@ -27,6 +27,7 @@ def make(
     visits: int = 2,
     folds: int = 2,
     test: int = 1,
+    external: int = 0,
     masks: bool = True,
     roles: tuple[str, ...] = ("t1", "fluid", "contrast"),
     readers: tuple[str, ...] = ("ra", "rb"),
@@ -34,12 +35,17 @@ def make(
     fine_grid: Grid = FINE,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Write the cohort below `folder` (a workspace); returns hips.parquet. The last `test` patients are the test."""
+    """Write the cohort below `folder` (a workspace); returns hips.parquet.
+
+    The last `external` patients are of an external site, the `test` before them are the test set.
+    """
     rng = np.random.default_rng(seed)
     rows, notes, split = [], [], []
     for patient in range(patients):
         subject = f"OF{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[patient % 26]}{patient:015d}"
-        split.append({"subject": subject, "fold": "test" if patient >= patients - test else str(patient % folds)})
+        last = patients - external
+        fold = "external" if patient >= last else "test" if patient >= last - test else str(patient % folds)
+        split.append({"subject": subject, "fold": fold})
         habit = rng.uniform(0.6, 1.2, 3)  # how bright each sequence is in this patient: something to recognize
         for side in ("L", "R"):
             lesion = (patient + (side == "L")) % 3 > 0
@@ -155,6 +161,25 @@ def _write(folder, file, key, shape, side, roles, rng, masks, readers, visit_gri
     source = {"sources": dict.fromkeys(painted, "toy")}
     hips.write(folder / "data/masks" / f"{key}.safetensors", hips.HipFile(painted, source))
     return list(drawn)
+
+
+def another_external_site(folder: Path) -> set[str]:
+    """Images, masks and lesion labels of all external patients become others; returns their hip-visits."""
+    split = pd.read_parquet(folder / "data/split.parquet")
+    outside = set(split.loc[split["fold"] == "external", "subject"])
+    rows = pd.read_parquet(folder / "data/hips.parquet")
+    for i, row in rows[rows["subject"].isin(outside)].iterrows():
+        for path in (folder / "data/hips" / row["file"], folder / f"data/masks/{row['hip_visit']}.safetensors"):
+            file = hips.read(path)
+            turned = {name: np.ascontiguousarray(np.swapaxes(one, 1, 2)) for name, one in file.tensors.items()}
+            hips.write(path, hips.HipFile(turned, file.meta))
+        rows.loc[i, "digest"] = sha256_file(folder / "data/hips" / row["file"])
+    tables.write("hips", folder / "data/hips.parquet", rows)
+    notes = pd.read_parquet(folder / "data/annotations.parquet")
+    lesion = notes["subject"].isin(outside) & (notes["name"] == "lesion") & (notes["kind"] == "label")
+    notes.loc[lesion, "value"] = notes.loc[lesion, "value"].map({"0": "1", "1": "0"})
+    tables.write("annotations", folder / "data/annotations.parquet", notes)
+    return set(rows.loc[rows["subject"].isin(outside), "hip_visit"])
 
 
 def strip_masks(folder: Path) -> None:
