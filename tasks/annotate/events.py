@@ -1,9 +1,10 @@
 """Treatments and outcomes of all imports as one history a hip; what a later import says corrects the earlier.
 
 A later table need not repeat what earlier ones said, so a statement is replaced only where the later one can be about
-the same thing: it is dated the same day, or names a thing that happens once to a hip, or the same thing within the
-window of a visit. Whatever else is wrong is corrected in words: `replaces` (the date first given) or `status`
-(withdrawn).
+the same thing: it names a thing that happens once to a hip, or the same thing within the window of a visit, or is
+another treatment of the same day. Outcomes of one day stand beside each other: a collapse raises the stage, and is seen
+at the visit that ends follow-up. Whatever else is wrong is corrected in words: `replaces` (the date first given) or
+`status` (withdrawn).
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+FOLLOW_UP = "last_follow_up"
+"""Says how long a hip was watched, not what happened to it: neither corrects the other."""
+
 ONCE = (
-    "collapse", "arthroplasty", "last_follow_up", "vascularized_bone_graft", "nonvascular_graft", "osteotomy",
+    "collapse", "arthroplasty", FOLLOW_UP, "vascularized_bone_graft", "nonvascular_graft", "osteotomy",
 )  # fmt: skip
 """What happens once to a hip: a later import that dates it otherwise corrects the date."""
 
@@ -49,10 +53,11 @@ class Correction:
 
 
 class Histories:
-    """{hip: statements that stand}, built import by import, the earliest first."""
+    """{hip: statements that stand}, built import by import, the earliest first. `one_a_day`: what is dated like an
+    earlier statement replaces it."""
 
-    def __init__(self, window: float) -> None:
-        self.window = window
+    def __init__(self, window: float, one_a_day: bool) -> None:
+        self.window, self.one_a_day = window, one_a_day
         self.standing: dict[Hip, list[Statement]] = defaultdict(list)
         self.corrections: list[Correction] = []
 
@@ -68,7 +73,7 @@ class Histories:
                 by = (
                     None
                     if any(_same(old, one) for row, one in new if not _withdrawn(row))
-                    else self._replacing(old, new)
+                    else self._replacing(old, self.standing[hip], new)
                 )
                 if by is None:
                     kept.append(old)
@@ -78,29 +83,37 @@ class Histories:
             self.standing[hip] = kept + added
 
     def _replacing(
-        self, old: Statement, new: list[tuple[dict[str, Any], Statement]]
+        self, old: Statement, standing: list[Statement], new: list[tuple[dict[str, Any], Statement]]
     ) -> tuple[dict[str, Any], Statement] | None:
         """The statement that takes the place of `old`, if there is one."""
         for row, one in new:
             told = row.get("replaces")
-            if told and date.fromisoformat(told) == old.day:
+            if told and old in _meant(one, date.fromisoformat(told), standing):
                 return row, one
             if _withdrawn(row):
                 if _same(old, one):
                     return row, one
-            elif not told:
-                near = old.name in ONCE or abs((one.day - old.day).days) <= self.window
-                if one.day == old.day or (one.name == old.name and near):
-                    return row, one
+                continue
+            near = not told and abs((one.day - old.day).days) <= self.window
+            if one.name == old.name and (near or old.name in ONCE):
+                return row, one
+            if self.one_a_day and not told and one.day == old.day:
+                return row, one
         return None
 
     def _note(self, hip: Hip, old: Statement, row: dict[str, Any], new: Statement) -> None:
-        if old.name == new.name == "last_follow_up" and new.day > old.day and not _withdrawn(row):
+        if old.name == new.name == FOLLOW_UP and new.day > old.day and not _withdrawn(row):
             return  # time went on: nothing was wrong
         now = WITHDRAWN if _withdrawn(row) else new.name
         if now == old.name:
             now += f" {(new.day - old.day).days:+d} days"
         self.corrections.append(Correction("-".join(hip), old.name, old.name, now, old.source, new.source))
+
+
+def _meant(one: Statement, day: date, standing: list[Statement]) -> list[Statement]:
+    """What `one`, which says that it replaces `day`, is about: its own kind where that stands on the day."""
+    there = [old for old in standing if old.day == day and (old.name == FOLLOW_UP) == (one.name == FOLLOW_UP)]
+    return [old for old in there if old.name == one.name] or there
 
 
 def _same(one: Statement, two: Statement) -> bool:

@@ -40,7 +40,7 @@ def join(folders: list[Path], visits: Visits, how: Consensus) -> Joined:
     joined = Joined()
     labels: dict[tuple[str, str, str], dict[str, Any]] = {}
     events: dict[tuple[str, ...], dict[str, Any]] = {}
-    histories = {kind: Histories(visits.window) for kind in ("treatment", "outcome")}
+    histories = {kind: Histories(visits.window, kind == "treatment") for kind in ("treatment", "outcome")}
     for folder in folders:
         number = int(folder.name[:4])
         for row in imports.rows(folder, "labels"):

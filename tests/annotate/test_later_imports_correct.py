@@ -71,6 +71,30 @@ def test_outcomes_go_on_and_are_put_right(hospital: Hospital) -> None:
     )
 
 
+def test_outcomes_of_one_day_stand_beside_each_other(hospital: Hospital) -> None:
+    """A collapse is seen at the visit that ends follow-up, and is a rise of the stage too."""
+    hospital.arrive()
+    names = ("collapse", "last_follow_up", "stage_up")
+    for name in names:
+        give(hospital, "outcomes", OUTCOMES, f"0815,R,2021-09-04,{name}")
+    assert standing(hospital, "outcome") == {name: [184.0] for name in names} and corrections().empty
+
+
+def test_what_replaces_a_day_in_words_takes_its_own_kind_and_leaves_the_follow_up(hospital: Hospital) -> None:
+    hospital.arrive()
+    words = f"{OUTCOMES},replaces,status"
+    give(hospital, "outcomes", OUTCOMES, "0815,R,2021-09-04,collapse", "0815,R,2021-09-04,last_follow_up")
+    give(hospital, "outcomes", words, "0815,R,2021-09-24,collapse,2021-09-04,")
+    assert standing(hospital, "outcome") == {"collapse": [204.0], "last_follow_up": [184.0]}
+    give(hospital, "outcomes", words, "0815,R,2021-09-25,collapse,2021-09-04,")  # the date first given, again
+    assert standing(hospital, "outcome") == {"collapse": [205.0], "last_follow_up": [184.0]}
+    give(hospital, "outcomes", words, "0815,R,2021-09-25,stage_up,2021-09-25,")  # it was not a collapse
+    give(hospital, "outcomes", OUTCOMES, "0815,R,2021-09-25,arthroplasty")
+    give(hospital, "outcomes", words, "0815,R,2021-09-26,stage_up,2021-09-25,")
+    expected = {"stage_up": [206.0], "last_follow_up": [184.0], "arthroplasty": [205.0]}
+    assert standing(hospital, "outcome") == expected
+
+
 def test_in_words_anything_can_be_replaced_or_withdrawn(hospital: Hospital) -> None:
     hospital.arrive()
     give(hospital, "treatments", TREATMENTS, "P-0007,L,2021-04-05,bisphosphonate", "P-0007,L,2021-06-05,stem_cells")
