@@ -67,7 +67,7 @@ def ingest(
     if summary.annotations:
         from flows.annotations import take_inbox
 
-        drawn = take_inbox(ledger, quiet_seconds=0.0)
+        drawn = take_inbox(ledger, params.stable_seconds, sent_seconds=0.0)
     with giving(mapper, console):
         worked = arrive()
     now = ledger.quarantined()

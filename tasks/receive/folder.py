@@ -83,7 +83,7 @@ def ingest(
         raise WrongUse("there is nothing at the path to ingest")
     enough(ledger.identified, params.disk_reserve_mb)
     recover(ledger)
-    paths = [src] if src.is_file() else list(_walk(src))
+    paths = [src] if src.is_file() else list(walk(src))
     return _take_all(paths, ledger, site, origin, params, move, progress)
 
 
@@ -96,7 +96,8 @@ def watch_once(inbox: Path, ledger: Ledger, site: str, origin: str, params: Para
     enough(ledger.identified, params.disk_reserve_mb)
     recover(ledger, spool=False)
     keep_out = inbox / "annotations"
-    paths = [path for path in _walk(inbox) if keep_out not in path.parents and _finished(path, params.stable_seconds)]
+    paths = [path for path in walk(inbox) if keep_out not in path.parents and not in_flight(path)]
+    paths = [path for path in paths if unchanged(path, params.stable_seconds)]
     summary = _take_all(paths, ledger, site, origin, params, True, None)
     for folder in sorted((path for path in inbox.rglob("*") if path.is_dir()), reverse=True):
         if folder == keep_out or keep_out in folder.parents:
@@ -202,7 +203,7 @@ def _is_zip(path: Path) -> bool:
         return False
 
 
-def _walk(src: Path) -> Iterator[Path]:
+def walk(src: Path) -> Iterator[Path]:
     """Files below `src`, in a fixed order; links to folders are not followed."""
     for folder, folders, names in os.walk(src):
         folders.sort()
@@ -210,15 +211,19 @@ def _walk(src: Path) -> Iterator[Path]:
             yield Path(folder) / name
 
 
-def _finished(path: Path, stable_seconds: float) -> bool:
-    if path.name.startswith(".") or path.suffix.lower() in IN_FLIGHT:
-        return False
+def in_flight(path: Path) -> bool:
+    """Is it named as what a copying program has not finished, or hidden?"""
+    return path.name.startswith(".") or path.suffix.lower() in IN_FLIGHT
+
+
+def unchanged(path: Path, seconds: float) -> bool:
+    """It is there, has not changed for so long, and no process has it open for writing."""
     try:
         age = time.time() - path.stat().st_mtime
     except OSError:
         return False
     # A time in the future is a clock that was set, or a copy that kept another machine's: not a file being written.
-    return abs(age) >= stable_seconds and not _being_written(path)
+    return abs(age) >= seconds and not _being_written(path)
 
 
 def _being_written(path: Path) -> bool:
