@@ -87,3 +87,12 @@ def test_a_full_disk_blames_no_study_and_gives_the_leases_back(ledger: Ledger, m
         work(ledger, monkeypatch, full)
     assert ledger.ready() == 2 and ledger.quarantined() == {}
     assert work(ledger, monkeypatch, lambda row_key: None)["studies"] == 2
+
+
+def test_leases_that_could_not_be_given_back_are_those_of_the_next_arrival(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    come(ledger, "1.1", "1.2", "1.3")
+    assert len(ledger.lease(limit=2, owner=arrive._owner(), seconds=600)) == 2
+    assert len(ledger.lease(limit=1, owner="elsewhere:1:1", seconds=600)) == 1
+    assert work(ledger, monkeypatch, lambda row_key: None)["studies"] == 2
