@@ -19,6 +19,8 @@ import subprocess
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.domain.errors import BadInput
+
 Box = tuple[int, int, int, int]
 """rows from, to, columns from, to (ends not included)."""
 Plane = NDArray[np.generic]
@@ -31,6 +33,7 @@ LETTER_HEIGHT = (5, 72)
 SURE, POSSIBLE = 60.0, 25.0
 """Tesseract's confidence (of 100) from which a word counts: where nothing marks a risk, and where something does."""
 SECONDS = 60.0
+ENGINE_FAILED = "text_engine_failed"
 
 
 @functools.cache
@@ -260,7 +263,8 @@ def zoomed(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
 
 def _tesseract(picture: NDArray[np.uint8], layout: str) -> list[tuple[str, Box, float]]:
-    """Words, their boxes and confidences. The text stays in this process's memory."""
+    """Words, their boxes and confidences. The text stays in this process's memory. BadInput when the engine fails:
+    a picture that was not read is not one without text."""
     head = f"P5 {picture.shape[1]} {picture.shape[0]} 255\n".encode()
     command = [engine(), "stdin", "stdout", "--psm", layout, "--dpi", "150", "tsv"]
     try:
@@ -272,8 +276,10 @@ def _tesseract(picture: NDArray[np.uint8], layout: str) -> list[tuple[str, Box, 
             check=False,
             env=os.environ | {"OMP_THREAD_LIMIT": "1"},
         )
-    except subprocess.TimeoutExpired:
-        return []
+    except (subprocess.TimeoutExpired, OSError):
+        raise BadInput(ENGINE_FAILED, "the OCR engine did not answer") from None
+    if done.returncode:
+        raise BadInput(ENGINE_FAILED, f"the OCR engine ended with {done.returncode}")
     found = []
     for row in done.stdout.decode("utf-8", "replace").splitlines()[1:]:
         parts = row.split("\t")

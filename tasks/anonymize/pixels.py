@@ -86,7 +86,7 @@ def look(data: bytes, header: Header, params: Params, looks: Looks | None) -> Lo
     if danger == "marked" and not lettering.engine():
         raise BadInput("no_text_engine", "its attributes say that text may be burned in, and no OCR is installed")
     try:
-        looked = _cleaned(data, header, danger == "marked")
+        looked = _cleaned(data, header if header.layout else dicom.checked_header(data), danger == "marked")
     except _Undecodable:
         if danger == "marked" or overlay:
             raise BadInput("undecodable_pixels", "text may be burned in, and the pixels cannot be decoded") from None

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from tasks.anonymize import pixels
+from tasks.anonymize.lettering import ENGINE_FAILED
 from tasks.anonymize.marks import CLEANED
 from tasks.anonymize.params import Params
 from tasks.anonymize.verify import leaks
-from tasks.domain.errors import BadInput
+from tasks.domain.errors import BadInput, Unavailable
 from tasks.keys import Keys, Person
 from tasks.store import archives, dicom
 
@@ -92,6 +93,8 @@ def _pixels(data: bytes, params: Params, looks: pixels.Looks) -> list[str]:
     try:
         looked = pixels.look(data, header, params, looks)
     except BadInput as bad:
+        if bad.reason == ENGINE_FAILED:  # says nothing of the file: whoever asked must not act on it
+            raise Unavailable(f"{bad}: nothing was decided; look at tesseract and verify again") from None
         # Marked as cleaned already: what cannot be looked at again here was looked at when it was released.
         return [] if bad.reason in ("undecodable_pixels", "no_text_engine") else [f"pixels {bad.reason}"]
     return ["text in pixels"] if looked is not None and (looked.outcome == CLEANED or looked.data != data) else []

@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Los
 from scipy.ndimage import gaussian_filter
 
 from tasks.anonymize import Params, anonymize_tree, lettering, release
+from tasks.anonymize.pixels import Looks
 from tasks.domain.errors import BadInput
 from tasks.keys import Keys
 
@@ -144,6 +145,41 @@ def test_one_that_says_so_and_shows_nothing_is_held_back(
     with pytest.raises(BadInput) as caught:
         release(as_bytes(source), "local", keys, params)
     assert caught.value.reason == "burned_in_annotation"
+
+
+def test_an_engine_that_fails_has_read_nothing(
+    mr: Callable[..., FileDataset], as_bytes: Bytes, keys: Keys, params: Params, monkeypatch: Any
+) -> None:
+    """A picture that was not read is not one without text."""
+    monkeypatch.setattr(lettering, "engine", lambda: "/bin/false")
+    source = planted(mr(), "MONOCHROME2", text=False)
+    source.ImageType = ["DERIVED", "PRIMARY", "SCREEN"]
+    with pytest.raises(BadInput) as caught:
+        release(as_bytes(source), "local", keys, params)
+    assert caught.value.reason == "text_engine_failed"
+
+
+@pytest.mark.needs("tesseract")
+def test_the_palette_is_known_of_a_file_like_those_before(
+    mr: Callable[..., FileDataset], as_bytes: Bytes, read: Read, keys: Keys, params: Params
+) -> None:
+    """Text is in the colours, not in their numbers."""
+    brightness = np.random.default_rng(5).permutation(256).astype("<u2") * 257
+    number_of = np.argsort(brightness).astype(np.uint8)
+    looks = Looks(every=5)
+    for n in range(5):
+        ds = planted(mr(instance=n + 1), "MONOCHROME2", seed=n)
+        looks.seen[ds.SeriesInstanceUID] = n + 1  # the fifth is looked at
+        grey = np.clip(np.frombuffer(ds.PixelData, "<u2") // 16, 0, 255)
+        ds.PhotometricInterpretation = "PALETTE COLOR"
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
+        ds.PixelData = number_of[grey].tobytes()
+        for colour in ("Red", "Green", "Blue"):
+            setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+            setattr(ds, f"{colour}PaletteColorLookupTableData", brightness.tobytes())
+        done = release(as_bytes(ds), "local", keys, params, looks)
+        assert done.pixels == ("cleaned" if n == 4 else "not_looked"), n
+    assert brightness[read(done.data).pixel_array][written()].max() == 0
 
 
 def test_without_an_engine_nothing_is_claimed(
