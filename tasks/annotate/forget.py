@@ -37,9 +37,9 @@ def forget(folder: Path, site: str, ids: Collection[str], studies: Collection[st
 
 
 def _rows(path: Path, site: str, ids: set[str], studies: set[str]) -> int:
-    lines = cells.decode(path.read_bytes()).splitlines(keepends=True)
+    lines = list(io.StringIO(cells.decode(path.read_bytes()), newline=""))  # as csv counts them: not at \v, \f, U+2028
     first = 1 if lines and lines[0].strip().lower().startswith("sep=") else 0
-    reader = csv.reader(io.StringIO("".join(lines[first:]), newline=""), delimiter=cells.delimiter_of(lines))
+    reader = csv.reader(lines[first:], delimiter=cells.delimiter_of(lines))
     columns: list[str] = []
     kept, gone, start = lines[:first], 0, first
     try:

@@ -32,6 +32,15 @@ def test_an_id_that_is_a_stage_too_takes_only_its_own_rows(tmp_path: Path) -> No
     assert forget(tmp_path, "local", ["2"], []) == 1 and path.read_text() == "patient_id,side,arco\n1,L,2\n"
 
 
+@pytest.mark.parametrize("end", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_what_only_unicode_calls_a_line_end_is_part_of_a_cell(tmp_path: Path, end: str) -> None:
+    """As Excel leaves a soft line break: the row of somebody else must not go instead."""
+    path, header, hers = tmp_path / "treatments.csv", "patient_id,note\n", "7,also hers\n"
+    path.write_bytes(f"{header}7,a{end}b\n0815,his\r\n{hers}".encode())
+    assert forget(tmp_path, "local", ["0815"], []) == 1
+    assert path.read_bytes().decode() == f"{header}7,a{end}b\n{hers}"
+
+
 def test_masks_exports_and_objects(hospital: Hospital) -> None:
     visit, other, folder = hospital.visits[0], hospital.visits[2], hospital.src
     seg(folder / "his.dcm", visit.images(T1, "t1"), T1, [("head", head(T1, "L"))])
