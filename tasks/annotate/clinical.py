@@ -203,7 +203,7 @@ def read(name: str, data: bytes, where: str) -> tuple[list[tuple[int, Row]], lis
         except ValidationError as error:
             for fault in error.errors(include_input=False, include_url=False):
                 column = ".".join(str(part) for part in fault["loc"])
-                refused.append(Refusal(where, number, column, in_words(fault["msg"])))
+                refused.append(Refusal(where, number, column, in_words(fault)))
     return _doubles(good, where, refused, notes), refused, notes
 
 
@@ -229,11 +229,21 @@ def _doubles(
     return kept
 
 
-def in_words(message: str) -> str:
-    words = {"Field required": "is empty", "Input should be": "is not one of:"}
-    for prefix in ("Value error, ", "Assertion failed, "):
-        message = message.removeprefix(prefix)
-    for technical, plain in words.items():
-        if message.startswith(technical):
-            return plain + message.removeprefix(technical).replace("'", "")
-    return message
+WORDS = {
+    "missing": "is empty",
+    "literal_error": "is not one of: {expected}",
+    "int_parsing": "is not a whole number",
+    "int_from_float": "is not a whole number",
+    "greater_than_equal": "is less than {ge}",
+    "less_than_equal": "is more than {le}",
+    "string_too_short": "is empty",
+    "string_too_long": "is longer than {max_length} characters",
+}
+"""What pydantic finds, as a data manager would say it. What is not here says what its own validator said."""
+
+
+def in_words(fault: Any) -> str:
+    """One entry of `ValidationError.errors`, without the cell: that may hold a name."""
+    if fault["type"] in WORDS:
+        return WORDS[fault["type"]].format(**fault.get("ctx", {})).replace("'", "")
+    return str(fault["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")

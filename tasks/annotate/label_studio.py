@@ -1,15 +1,19 @@
-"""Label Studio JSON exports: polygons, ellipses, rectangles and brush strokes on slices, to bool planes.
+"""Label Studio JSON exports: polygons, ellipses, rectangles, brush strokes and bitmasks on slices, to bool planes.
 
 A task's `data` says which slice was drawn on: study_instance_uid, series_instance_uid and sop_instance_uid (or
-slice_index, from 0 in order of position). The reader is the annotation's `completed_by`.
+slice_index, from 0 in order of position). A task of several pictures (`item_index` of a region) lists them. The reader
+is the annotation's `completed_by`.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from skimage.draw import ellipse, polygon2mask
 
 from tasks.annotate.drawn import Drawn, check_size, label_of
@@ -20,6 +24,10 @@ CHANNELS = 4
 
 BRUSH_LIMIT = 128
 
+SHAPES = ("polygon", "brush", "ellipse", "rectangle", "bitmask")
+NO_AREA = ("keypoint", "vector", "videorectangle", "timeline", "cuboid")
+"""Regions that fill nothing, or not one picture: told, and left out. Choices and texts are passed over."""
+
 
 def is_export(value: Any) -> bool:
     """Whether a decoded JSON file is a list of tasks with annotations."""
@@ -27,38 +35,52 @@ def is_export(value: Any) -> bool:
 
 
 def read(tasks: list[dict[str, Any]]) -> tuple[list[Drawn], list[str]]:
-    """One plane for each task, reader and label; `affine` is None: the slice says where it is."""
+    """One plane for each task, slice, reader and label; `affine` is None: the slice says where it is."""
     drawn: list[Drawn] = []
     notes: list[str] = []
     for n, task in enumerate(tasks, 1):
-        data = task.get("data", {})
-        place: dict[str, Any] = {
-            name: str(data.get(f"{name}_instance_uid") or "") for name in ("study", "series", "sop")
-        }
-        index = data.get("slice_index")
-        if not place["study"] or not place["series"] or not (place["sop"] or isinstance(index, int)):
-            raise BadInput("no_image_named", f"task {n} does not name study, series and slice of its image")
         for annotation in task["annotations"]:
             if annotation.get("was_cancelled"):
                 continue
-            planes: dict[str, NDArray[np.bool_]] = {}
+            planes: dict[tuple[int, str], NDArray[np.bool_]] = {}
             for result in annotation.get("result", []):
                 label, plane = _plane(result, n)
                 if plane is None:
+                    kind = str(result.get("type", "")).lower().removesuffix("labels")
+                    if kind in NO_AREA:
+                        notes.append(f"task {n}: a {kind} region is no area of one picture and was left out")
                     continue
                 if label is None:
                     notes.append(f"task {n}: a region is neither head, lesion nor vessel and was left out")
-                elif label in planes and planes[label].shape != plane.shape:
+                    continue
+                key = int(result.get("item_index") or 0), label
+                if key in planes and planes[key].shape != plane.shape:
                     raise BadInput("malformed", f"task {n}: its regions claim different image sizes")
-                else:
-                    planes[label] = planes[label] | plane if label in planes else plane
-            extra = {"index": index} if isinstance(index, int) else {}
-            for label, plane in sorted(planes.items()):
+                planes[key] = planes[key] | plane if key in planes else plane
+            for (item, label), plane in sorted(planes.items(), key=lambda entry: entry[0]):
+                place, extra = _slice(task.get("data", {}), item, n)
                 reader = _reader(annotation.get("completed_by"))
                 drawn.append(
                     Drawn(label, plane[None], None, "label_studio", **place, reader=reader, thick=False, extra=extra)
                 )
     return drawn, notes
+
+
+def _slice(data: dict[str, Any], item: int, task: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """UIDs of the slice that picture `item` of a task shows, and {index} where its place in the series is given."""
+
+    def said(name: str) -> Any:
+        value = data.get(name)
+        if isinstance(value, list):
+            return value[item] if item < len(value) else None
+        return value if item == 0 or name in ("study_instance_uid", "series_instance_uid") else None
+
+    place: dict[str, Any] = {name: str(said(f"{name}_instance_uid") or "") for name in ("study", "series", "sop")}
+    index = said("slice_index")
+    if not place["study"] or not place["series"] or not (place["sop"] or isinstance(index, int)):
+        which = f" of picture {item + 1}" if item else ""
+        raise BadInput("no_image_named", f"task {task} does not name study, series and slice{which or ' of its image'}")
+    return place, {"index": index} if isinstance(index, int) else {}
 
 
 def _reader(completed_by: Any) -> str:
@@ -71,10 +93,16 @@ def _plane(result: dict[str, Any], task: int) -> tuple[str | None, NDArray[np.bo
     """(label, bool (H, W)) of one region; (_, None) when it is no region."""
     kind = str(result.get("type", "")).lower()
     value = result.get("value", {})
-    shapes = ("polygon", "brush", "ellipse", "rectangle")
-    shape = next((s for s in shapes if s == kind.removesuffix("labels") or s in value), None)
+    shape = next((s for s in SHAPES if s == kind.removesuffix("labels") or s in value), None)
     if kind == "labels":
-        shape = "brush" if "rle" in value else "polygon" if "points" in value else shape
+        by = {
+            "rle": "brush",
+            "imageDataURL": "bitmask",
+            "points": "polygon",
+            "radiusX": "ellipse",
+            "width": "rectangle",
+        }
+        shape = next((by[name] for name in by if name in value), shape)
     if shape is None:
         return None, None
     height, width = int(result.get("original_height", 0)), int(result.get("original_width", 0))
@@ -92,6 +120,8 @@ def _drawn(shape: str, value: dict[str, Any], height: int, width: int) -> NDArra
         if flat.size != height * width * CHANNELS:
             raise BadInput("malformed", f"a brush stroke of {flat.size} values on {height} x {width} pixels")
         return flat.reshape(height, width, CHANNELS)[..., CHANNELS - 1] >= BRUSH_LIMIT
+    if shape == "bitmask":
+        return decode_bitmask(str(value["imageDataURL"]), height, width)
     if shape == "polygon":
         points = np.array(value["points"], dtype=np.float64)[:, ::-1] * scale - 0.5
         return polygon2mask((height, width), points)
@@ -107,6 +137,22 @@ def _drawn(shape: str, value: dict[str, Any], height: int, width: int) -> NDArra
     corners = np.array([[0, 0], [0, value["width"]], [value["height"], value["width"]], [value["height"], 0]]) * scale
     turned = corners @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     return polygon2mask((height, width), turned + np.array([y, x]) * scale - 0.5)
+
+
+def decode_bitmask(url: str, height: int, width: int) -> NDArray[np.bool_]:
+    """A PNG as data URL, drawn on a transparent ground (or, without transparency, on a black one)."""
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True)), formats=("PNG",))
+    except (UnidentifiedImageError, OSError, ValueError):
+        raise BadInput("malformed", "a bitmask that is no PNG") from None
+    if image.size != (width, height):  # known from its header: a bomb is not unpacked
+        raise BadInput("malformed", f"a bitmask of {image.size[1]} x {image.size[0]} on {height} x {width} pixels")
+    try:
+        if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+            return np.asarray(image.convert("RGBA"))[..., 3] >= BRUSH_LIMIT
+        return np.asarray(image.convert("L")) >= BRUSH_LIMIT
+    except (OSError, SyntaxError, ValueError):
+        raise BadInput("damaged", "a bitmask whose PNG ends early") from None
 
 
 def decode_rle(code: list[int]) -> NDArray[np.uint8]:

@@ -58,7 +58,7 @@ def read_dicom(path: Path, where: str) -> Found | None:
             raise BadInput("too_large", f"a mask file may have {MAX_BYTES // 2**20} MiB")
         dataset = pydicom.dcmread(path, force=True)
         if str(dataset.SOPClassUID) in tid1500.SOP_CLASSES:
-            labels, notes = tid1500.read(dataset)
+            labels, found.drawn, notes = tid1500.read(dataset)
             if labels is None:
                 return None
             found.labels = labels

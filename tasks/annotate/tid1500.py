@@ -3,6 +3,9 @@
 A measurement group names its hip by the laterality of its finding site, else by words of its tracking identifier; what
 was measured is known by the meaning of its concept, else (for a plain 'Angle' or 'Depth') by the tracking identifier.
 The study is that of the images that the report cites, which need not be the report's own.
+
+Regions that a group draws in space (SCOORD3D polygons) are masks. Those drawn in the pixels of an image (SCOORD)
+do not say how large that image is, and those that it cites are files of their own: both are left out, with a note.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydicom.dataset import Dataset
 
-from tasks.annotate import clinical
-from tasks.annotate.drawn import side_of
+from tasks.annotate import clinical, rtstruct
+from tasks.annotate.drawn import Drawn, label_of, side_of
 from tasks.domain.errors import BadInput
 
 SOP_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (22, 33, 34, 35))
@@ -22,6 +25,7 @@ SOP_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (22, 33, 34, 35))
 
 REPORT, GROUP, EVALUATIONS = ("126000", "DCM"), ("125007", "DCM"), ("C0034375", "UMLS")
 PERSON, DEVICE, TRACKING = ("121008", "DCM"), ("121013", "DCM"), ("112039", "DCM")
+FINDING = ("121071", "DCM")
 SITES = (("363698007", "SCT"), ("G-C0E3", "SRT"))
 
 WORDS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -47,17 +51,24 @@ ANGLES = {"deg": 1.0, "°": 1.0, "rad": 57.29577951308232}
 PRESENT = {"present": "1", "yes": "1", "positive": "1", "absent": "0", "no": "0", "negative": "0", "not present": "0"}
 
 
-def read(dataset: Dataset) -> tuple[list[tuple[int, Any]] | None, list[str]]:
-    """([(number of the first group, row of labels.csv)], notes), one row a hip; None when it is no TID 1500 report."""
+def read(dataset: Dataset) -> tuple[list[tuple[int, Any]] | None, list[Drawn], list[str]]:
+    """([(number of the first group, row of labels.csv)], masks, notes), one row a hip; None when it is no TID 1500
+    report."""
     if _code(dataset, "ConceptNameCodeSequence") != REPORT:
-        return None, []
+        return None, [], []
     groups = [item for item in _walk(dataset) if _code(item, "ConceptNameCodeSequence") in (GROUP, EVALUATIONS)]
     by_hip: dict[tuple[str, str], dict[str, str]] = {}
     first: dict[tuple[str, str], int] = {}
     unknown = 0
+    polygons: dict[tuple[str, str, str, str], list[Dataset]] = {}
+    notes: list[str] = []
     for number, group in enumerate(groups, 1):
         labels = _labels(group, number)
-        unknown += not labels
+        drawn, told = _region(dataset, group, number)
+        notes += told
+        for key, contours in drawn.items():  # groups of one plane each make one mask
+            polygons.setdefault(key, []).extend(contours)
+        unknown += not (labels or drawn or told)
         for side, name, value in labels:
             if not side:
                 raise BadInput("no_side", f"measurement group {number} does not say which hip it measured")
@@ -66,15 +77,56 @@ def read(dataset: Dataset) -> tuple[list[tuple[int, Any]] | None, list[str]]:
             first.setdefault(hip, number)
             if known != value:
                 raise BadInput("contradiction", f"measurement group {number} gives {name} again, with another value")
-    notes = [f"{unknown} measurement groups hold no stage, angle or collapse and were left out"] if unknown else []
-    if not by_hip:
+    if unknown:
+        notes.append(f"{unknown} measurement groups hold no stage, angle or collapse and were left out")
+    if not by_hip and not polygons:
         raise BadInput("no_known_measurement", "measures no stage, angle or collapse of a femoral head")
     owner = {"patient_id": str(dataset.get("PatientID") or "").strip(), "reader": _observer(dataset)}
     rows = []
     for (side, study), given in sorted(by_hip.items()):
         cells = owner | {"study_instance_uid": study, "side": side} | given
         rows.append((first[side, study], _row({name: cell for name, cell in cells.items() if cell})))
-    return rows, notes
+    return rows, [_mask(dataset, *key, contours) for key, contours in polygons.items()], notes
+
+
+def _region(
+    dataset: Dataset, group: Dataset, number: int
+) -> tuple[dict[tuple[str, str, str, str], list[Dataset]], list[str]]:
+    """What one group draws: {(label, side, study, frame of reference): polygons in space}, and why the rest is none."""
+    items = list(_walk(group))
+    notes = []
+    if any(item.get("ValueType") == "SCOORD" for item in items):
+        notes.append(
+            f"measurement group {number} draws in the pixels of an image (SCOORD), which is no mask by itself; its "
+            "region was left out: export it as SEG or RTSTRUCT"
+        )
+    spatial = [item for item in items if item.get("ValueType") == "SCOORD3D"]
+    if not spatial:
+        return {}, notes
+    children = list(group.get("ContentSequence", []))
+    names = [str(c.get("TextValue", "")) for c in children if _code(c, "ConceptNameCodeSequence") == TRACKING]
+    names += [_meaning(c, "ConceptCodeSequence") for c in children if _code(c, "ConceptNameCodeSequence") == FINDING]
+    label = label_of(*names)
+    found: dict[tuple[str, str, str, str], list[Dataset]] = {}
+    for item in spatial:
+        if label is None or item.get("GraphicType") != "POLYGON":
+            what = "neither head, lesion nor vessel" if label is None else "no closed polygon"
+            notes.append(f"measurement group {number} draws what is {what}; its region was left out")
+            continue
+        side = _side(children) or side_of(*names)
+        frame = str(item.get("ReferencedFrameOfReferenceUID", ""))
+        contour = Dataset()
+        contour.ContourData = list(item.GraphicData)
+        found.setdefault((label, side, _study(dataset, group), frame), []).append(contour)
+    return found, list(dict.fromkeys(notes))
+
+
+def _mask(dataset: Dataset, label: str, side: str, study: str, frame: str, contours: list[Dataset]) -> Drawn:
+    array, affine, thick = rtstruct.fill(contours)
+    return Drawn(
+        label, array, affine, "tid1500", study=study, frame=frame, reader=_observer(dataset), side=side, thick=thick,
+        patient_id=str(dataset.get("PatientID") or "").strip() or None,
+    )  # fmt: skip
 
 
 def _row(cells: dict[str, str]) -> Any:
@@ -83,7 +135,7 @@ def _row(cells: dict[str, str]) -> Any:
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
-        raise BadInput("impossible", f"{where + ' ' if where else ''}{clinical.in_words(fault['msg'])}") from None
+        raise BadInput("impossible", f"{where + ' ' if where else ''}{clinical.in_words(fault)}") from None
 
 
 def _labels(group: Dataset, number: int) -> list[tuple[str, str, str]]:

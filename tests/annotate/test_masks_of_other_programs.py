@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -12,11 +14,13 @@ import pytest
 from hospital import CENTRES, T1, VISIT, Hospital, head, lesion, on_hip_grid
 from mask_files import item, nifti, nrrd, rtstruct, seg
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom.uid import generate_uid
 from skimage.measure import find_contours
 
 from tasks.annotate import label_studio, masks_in
 from tasks.annotate.readers import dice
+from tasks.domain.errors import BadInput
 from tasks.domain.volume import Volume
 
 HEADER = "file,study_instance_uid,series_instance_uid,side,reader,label\n"
@@ -217,6 +221,46 @@ def test_label_studio_turns_rectangles_and_ellipses_clockwise_about_their_point(
     along = (x - 60) * np.cos(turn) + (y - 40) * np.sin(turn)
     down = -(x - 60) * np.sin(turn) + (y - 40) * np.cos(turn)
     assert plane is not None and dice(plane, (along / 30) ** 2 + (down / 12) ** 2 <= 1) > 0.97
+
+
+def studio(value: dict, kind: str, size: tuple[int, int] = (6, 8), **result: object) -> dict:
+    return {"type": kind, "original_height": size[0], "original_width": size[1], "value": value, **result}
+
+
+def bitmask(mask: NDArray) -> str:
+    """As Label Studio writes it: black where something is drawn, transparent elsewhere."""
+    pixels = np.zeros((*mask.shape, 4), np.uint8)
+    pixels[..., 3] = mask * 255
+    with io.BytesIO() as handle:
+        Image.fromarray(pixels).save(handle, "PNG")
+        return "data:image/png;base64," + base64.b64encode(handle.getvalue()).decode()
+
+
+def test_label_studio_bitmasks_and_tasks_of_several_pictures() -> None:
+    one, two = np.zeros((2, 6, 8), bool)
+    one[2:5, 1:4] = two[0:2, 5:8] = True
+    value = {"imageDataURL": bitmask(one), "bitmasklabels": ["head"]}
+    results = [
+        studio(value, "bitmasklabels"),
+        studio(value | {"imageDataURL": bitmask(two)}, "bitmasklabels", item_index=1),
+    ]
+    results += [
+        studio({"x": 1, "y": 1, "keypointlabels": ["head"]}, "keypointlabels"),
+        {"type": "choices", "value": {}},
+    ]
+    place = {"study_instance_uid": "1.2", "series_instance_uid": "1.3", "sop_instance_uid": ["1.4", "1.5"]}
+    drawn, notes = label_studio.read([{"data": place, "annotations": [{"completed_by": 7, "result": results}]}])
+    assert [(d.sop, d.study) for d in drawn] == [("1.4", "1.2"), ("1.5", "1.2")]
+    assert (drawn[0].array[0] == one).all() and (drawn[1].array[0] == two).all()
+    assert notes == ["task 1: a keypoint region is no area of one picture and was left out"]
+    # A region of the second picture of a task that names one slice belongs nowhere.
+    task = {"data": place | {"sop_instance_uid": "1.4"}, "annotations": [{"completed_by": 7, "result": results}]}
+    with pytest.raises(BadInput, match=r"no_image_named.*picture 2"):
+        label_studio.read([task])
+    bad = [("data:image/png;base64,AAAA", "no PNG"), (bitmask(one[:3]), "3 x 8 on 6 x 8"), (bitmask(one)[:-40], "PNG")]
+    for url, why in bad:
+        with pytest.raises(BadInput, match=why):
+            label_studio._plane(studio({"imageDataURL": url, "labels": ["head"]}, "labels"), 1)
 
 
 @pytest.mark.parametrize("kind", ["seg", "rtstruct", "nifti", "nrrd"])

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import highdicom as hd
+import numpy as np
 import pydicom
 import pytest
-from hospital import T1, Hospital
+from hospital import T1, Hospital, head, on_hip_grid
 from mask_files import item
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
+from skimage.measure import find_contours
+
+from tasks.annotate.readers import dice
 
 LEFT, RIGHT = codes.SCT.Left, codes.SCT.Right
 MM, DEG = codes.UCUM.Millimeter, codes.UCUM.Degree
@@ -148,3 +152,33 @@ def test_a_report_of_older_codes_without_evidence_or_person(hospital: Hospital) 
     made.save_as(hospital.src / "sr.dcm")
     assert hospital.annotate().ok
     assert read(hospital) == {("R", "kerboul_sagittal_deg"): "85.9437"}
+
+
+def test_regions_in_space_are_masks_and_those_in_pixels_are_told(hospital: Hospital) -> None:
+    visit, drawn = hospital.visits[0], head(T1, "L")
+
+    def region(name: str, where: Any) -> Any:
+        return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(), identifier=name), referenced_region=where
+        )
+
+    groups = []
+    for n in np.flatnonzero(drawn.any(axis=(1, 2))):
+        line = max(find_contours(np.pad(drawn[n], 1).astype(float), 0.5), key=len) - 1
+        points = T1.to_lps(np.column_stack([np.full(len(line), float(n)), line]))
+        kind = hd.sr.GraphicTypeValues3D.POLYGON
+        groups.append(region("left femoral head", hd.sr.ImageRegion3D(kind, points, visit.frame)))
+    image = visit.images(T1, "t1")[0]
+    pixels = hd.sr.ImageRegion(
+        hd.sr.GraphicTypeValues.POLYLINE, np.array([[4.0, 4.0], [9.0, 4.0], [9.0, 9.0], [4.0, 4.0]]),
+        hd.sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
+    )  # fmt: skip
+    report(hospital, [*groups, region("lesion", pixels)])
+    summary = hospital.annotate()
+    assert summary.ok and len(summary.notes) == 1
+    assert f"measurement group {len(groups) + 1} draws in the pixels of an image (SCOORD)" in summary.notes[0]
+    hospital.arrive()
+    hospital.stage()
+    masks = hospital.masks()
+    assert list(masks.loc[masks["status"] == "accepted", ["side", "name"]].itertuples(index=False)) == [("L", "head")]
+    assert dice(hospital.mask(visit, "L", "consensus/head").astype(bool), on_hip_grid(head, "L")) > 0.96
