@@ -15,13 +15,18 @@ import pandas as pd
 from flows import known
 from tasks import assemble, measure, score
 from tasks.classify.reading import encode
-from tasks.domain.params import load
+from tasks.domain.errors import WrongUse
+from tasks.domain.params import S, load
 from tasks.domain.settings import Settings
 from tasks.segment.predict import predict
 from tasks.store import tables
 from tasks.store.digests import combine
 from tasks.store.files import read_json, write_json
 from tasks.store.items import Mapper
+
+POLICY = {"assemble": ("eligibility",)}
+"""Parameters that say whom an estimate is for, not how it is made: a package from before there were any goes by those
+of today. Any other one that a package lacks is a refusal, for a model must see what it was trained on."""
 
 
 def score_visits(studies: list[str], package: Path, number: int, mapper: Mapper) -> list[dict[str, Any]]:
@@ -56,9 +61,24 @@ def score_hips(hips: pd.DataFrame, package: Path, mapper: Mapper) -> pd.DataFram
 def sequences(hips: pd.DataFrame, package: Path, mapper: Mapper) -> pd.DataFrame:
     """The rows that the package's forecaster reads: `hips` described by the package's own networks."""
     features, measures = describe(hips, package, mapper)
-    sections = read_json(package / "params.json")
-    params = load("assemble", assemble.Params, sections)
+    params = section(package, "assemble", assemble.Params)
     return assemble.rows_for(hips, features, measures, known.table("annotations"), known.table("split"), params)
+
+
+def section(package: Path, name: str, model: type[S]) -> S:
+    """A section of the parameters that the package was made with."""
+    own = dict(read_json(package / "params.json").get(name, {}))
+    if missing := [key for key in POLICY.get(name, ()) if key not in own]:
+        today = load(name, model).model_dump(mode="json")
+        own |= {key: today[key] for key in missing}
+    try:
+        return load(name, model, {name: own})
+    except WrongUse as error:
+        raise WrongUse(
+            f"model package {package.name} was registered by another version of osteoflow, whose parameters do not fit "
+            f"this one ({str(error).removeprefix('params.yaml: ')}); train again with this version, or score with the "
+            "version that registered it"
+        ) from None
 
 
 def describe(hips: pd.DataFrame, package: Path, mapper: Mapper) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -92,9 +112,8 @@ def _describe(work: tuple[dict[str, Any], str, str | None, str]) -> None:
     """One hip-visit through the package: segment → measure, classify. Written to `file` as JSON."""
     row, folder, fold, file = work
     package = Path(folder)
-    sections = read_json(package / "params.json")
     hip = Path(row["path"])
-    params = load("measure", measure.Params, sections)
+    params = section(package, "measure", measure.Params)
     scratch = Settings().home / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as place:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,28 +14,34 @@ from tasks.domain.disease import ARCO
 from tasks.effect.params import Params
 
 OBSERVATION = "observation"
+Key = tuple[str, str]
+Visit = Mapping[Any, Any]
+
+
+@dataclass
+class History:
+    """What was noted of one hip, each list in order of days: treatments, readings by consensus, events."""
+
+    treatments: list[tuple[float, str]] = field(default_factory=list)
+    labels: list[tuple[float, str, str]] = field(default_factory=list)
+    outcomes: list[tuple[float, str]] = field(default_factory=list)
 
 
 def cohort(
     measures: pd.DataFrame, annotations: pd.DataFrame, hips: pd.DataFrame, params: Params
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """One row for each hip with a lesion: subject, side, treatment, start, follow_up_after, covariates `x_<name>`,
-    changes `<outcome>`, their errors `<outcome>_se`, and `progression`. And counts of who was left out, and why."""
-    usable = set(hips.loc[hips["status"] == "ok", "hip_visit"])
-    visits = measures[measures["hip_visit"].isin(usable)].sort_values("days", kind="stable")
-    treated = dict(list(annotations[annotations["kind"] == "treatment"].groupby(["subject", "side"])))
-    readings = annotations[(annotations["kind"] == "label") & (annotations["reader"] == "consensus")]
-    read = dict(list(readings.groupby(["subject", "side"])))
-    happened = dict(list(annotations[annotations["kind"] == "outcome"].groupby(["subject", "side"])))
-    none = annotations.iloc[:0]
+    """One row for each hip with a lesion: subject, side, treatment, start, follow_up_after, covariates `x_<name>` with
+    their errors `x_<name>_se`, changes `<outcome>` with theirs, `<outcome>_se`, and `progression`. And counts of who
+    was left out, and why."""
+    histories = _histories(annotations)
     left_out: Counter[str] = Counter()
     rows = []
-    for key, own in visits.groupby(["subject", "side"]):
-        labels = read.get(key, none)
-        if _no_lesion(labels, own):
+    for key, own in _visits(measures, hips).items():
+        history = histories.get(key, History())
+        if _no_lesion(history, own):
             left_out["no lesion"] += 1
             continue
-        row = _hip(own, treated.get(key, none), labels, happened.get(key, none), params)
+        row = _hip(own, history, params)
         if isinstance(row, str):
             left_out[row] += 1
             continue
@@ -47,109 +55,133 @@ def landmark(
     """One row for each hip that is there and free of events `landmark_days` after its first visit: its arm is what had
     begun by then (what comes later changes nothing), its progression is counted from then on. So nobody has to stay
     free of events in order to be called treated. Baseline is the last visit before treatment and landmark."""
-    usable = set(hips.loc[hips["status"] == "ok", "hip_visit"])
-    visits = measures[measures["hip_visit"].isin(usable)].sort_values("days", kind="stable")
-    kinds = {kind: dict(list(annotations[annotations["kind"] == kind].groupby(["subject", "side"])))
-             for kind in ("treatment", "label", "outcome")}  # fmt: skip
-    none = annotations.iloc[:0]
+    histories = _histories(annotations)
     left_out: Counter[str] = Counter()
     rows = []
-    for key, own in visits.groupby(["subject", "side"]):
-        labels, outcomes = kinds["label"].get(key, none), kinds["outcome"].get(key, none)
-        labels = labels[labels["reader"] == "consensus"]
-        first = float(own["days"].iloc[0])
+    for key, own in _visits(measures, hips).items():
+        history = histories.get(key, History())
+        first = float(own[0]["days"])
         at = first + params.landmark_days
-        begun = kinds["treatment"].get(key, none).sort_values("days", kind="stable")
-        begun = begun[(begun["name"] != OBSERVATION) & (begun["days"] <= at)]
-        events = _events(labels, outcomes, first, params)
-        if _no_lesion(labels, own):
+        begun = [one for one in history.treatments if one[1] != OBSERVATION and one[0] <= at]
+        events = _events(history, first, params)
+        if _no_lesion(history, own):
             left_out["no lesion"] += 1
-        elif (events and events[0] <= at) or (begun["name"] == "arthroplasty").any():
+        elif (events and events[0] <= at) or any(name == "arthroplasty" for _, name in begun):
             left_out["event before the landmark"] += 1
         else:
-            start = float(begun["days"].iloc[0]) if len(begun) else at
-            before = own[own["days"] <= start]
-            if before.empty:
+            start = begun[0][0] if begun else at
+            before = [visit for visit in own if visit["days"] <= start]
+            if not before:
                 left_out["no visit before the treatment"] += 1
                 continue
             row: dict[str, Any] = {"subject": key[0], "side": key[1]}
-            row["treatment"] = str(begun["name"].iloc[0]) if len(begun) else OBSERVATION
-            row |= {f"x_{name}": _number(before.iloc[-1].get(name)) for name in params.covariates}
-            row["progression"] = _progression(_events(labels, outcomes, at, params), labels, outcomes, at, params)
+            row["treatment"] = begun[0][1] if begun else OBSERVATION
+            row |= _covariates(before[-1], params)
+            row["progression"] = _progression(_events(history, at, params), history, at, params)
             rows.append(row)
     frame = pd.DataFrame(rows)
     return frame[frame["progression"].notna()] if len(frame) else frame, dict(left_out)
 
 
-def _no_lesion(labels: pd.DataFrame, visits: pd.DataFrame) -> bool:
-    lesion = labels.loc[labels["name"] == "lesion", "value"]
-    if len(lesion) or (labels["name"] == "arco").any():
-        return not ((lesion == "1").any() or (labels["name"] == "arco").any())
-    return not (visits["lesion_fraction"].fillna(0) > 0).any()
+def _visits(measures: pd.DataFrame, hips: pd.DataFrame) -> dict[Key, list[Visit]]:
+    """Measurements of each hip's usable visits, in order of days."""
+    usable = set(hips.loc[hips["status"] == "ok", "hip_visit"])
+    kept = measures[measures["hip_visit"].isin(usable)].sort_values(["subject", "side", "days"], kind="stable")
+    found: dict[Key, list[Visit]] = defaultdict(list)
+    for visit in kept.to_dict("records"):
+        found[str(visit["subject"]), str(visit["side"])].append(visit)
+    return found
 
 
-def _hip(
-    visits: pd.DataFrame, treatments: pd.DataFrame, labels: pd.DataFrame, outcomes: pd.DataFrame, params: Params
-) -> dict[str, Any] | str:
+def _histories(annotations: pd.DataFrame) -> dict[Key, History]:
+    found: dict[Key, History] = defaultdict(History)
+    columns = ("subject", "side", "kind", "reader", "name", "value", "days")
+    table = annotations.sort_values("days", kind="stable")
+    for subject, side, kind, reader, name, value, days in zip(*(table[c] for c in columns), strict=True):
+        own = found[str(subject), str(side)]
+        if kind == "treatment":
+            own.treatments.append((float(days), str(name)))
+        elif kind == "outcome":
+            own.outcomes.append((float(days), str(name)))
+        elif kind == "label" and reader == "consensus":
+            own.labels.append((float(days), str(name), str(value)))
+    return found
+
+
+def _no_lesion(history: History, visits: list[Visit]) -> bool:
+    read = [value == "1" or name == "arco" for _, name, value in history.labels if name in ("lesion", "arco")]
+    return not any(read) if read else not any(_number(visit.get("lesion_fraction")) > 0 for visit in visits)
+
+
+def _hip(visits: list[Visit], history: History, params: Params) -> dict[str, Any] | str:
     """A row, or why there is none."""
-    active = treatments[treatments["name"] != OBSERVATION].sort_values("days", kind="stable")
-    if len(active):
-        treatment, start = str(active["name"].iloc[0]), float(active["days"].iloc[0])
-        later = active["days"].iloc[1:]
-        end = float(later.min()) if len(later) else np.inf
-        if treatment == "arthroplasty":
-            return "arthroplasty was the first treatment"
-    else:
-        treatment, start, end = OBSERVATION, float(visits["days"].iloc[0]), np.inf
-    events = _events(labels, outcomes, start, params)
-    replaced = outcomes.loc[outcomes["name"] == "arthroplasty", "days"]
-    replaced_on = float(pd.concat([replaced, treatments.loc[treatments["name"] == "arthroplasty", "days"]]).min())
-    if np.isfinite(replaced_on):
-        end = min(end, replaced_on)
-    before = visits[(visits["days"] <= start) & (visits["days"] >= start - params.baseline_days)]
-    if before.empty:
+    active = [one for one in history.treatments if one[1] != OBSERVATION]
+    start, treatment = active[0] if active else (float(visits[0]["days"]), OBSERVATION)
+    end = active[1][0] if len(active) > 1 else np.inf
+    if treatment == "arthroplasty":
+        return "arthroplasty was the first treatment"
+    replaced = [day for day, name in (*history.outcomes, *history.treatments) if name == "arthroplasty"]
+    end = min([end, *replaced])
+    before = [visit for visit in visits if start - params.baseline_days <= visit["days"] <= start]
+    if not before:
         return "no visit at or shortly before the treatment"
-    baseline = before.iloc[-1]
+    baseline = before[-1]
     row: dict[str, Any] = {"treatment": treatment, "start": start, "baseline_days": float(baseline["days"])}
-    row |= {f"x_{name}": _number(baseline.get(name)) for name in params.covariates}
-    row["progression"] = _progression(events, labels, outcomes, start, params)
+    row |= _covariates(baseline, params)
+    row["progression"] = _progression(_events(history, start, params), history, start, params)
     low, high = params.follow_up_window
-    after = visits[(visits["days"] >= start + low) & (visits["days"] <= start + high) & (visits["days"] < end)]
+    after = [visit for visit in visits if start + low <= visit["days"] <= start + high and visit["days"] < end]
     row["follow_up_after"] = np.nan
     for name in params.outcomes:
-        row[name] = row[f"{name}_se"] = np.nan
-        seen = after[after[name].notna()] if name in after else after.iloc[:0]
-        if seen.empty or np.isnan(_number(baseline.get(name))):
+        row[name] = row[f"{name}_se"] = row[f"{name}_same_place"] = np.nan
+        seen = [visit for visit in after if np.isfinite(_number(visit.get(name)))]
+        if not seen or np.isnan(_number(baseline.get(name))):
             continue
-        follow = seen.iloc[int((seen["days"] - start - params.follow_up_days).abs().to_numpy().argmin())]
+        follow = min(seen, key=lambda visit: abs(visit["days"] - start - params.follow_up_days))
         row["follow_up_after"] = float(follow["days"]) - start
-        row[name] = float(follow[name]) - float(baseline[name])
+        row[name], row[f"{name}_same_place"] = _change(baseline, follow, name)
         row[f"{name}_se"] = float(np.hypot(_number(baseline.get(f"{name}_se")), _number(follow.get(f"{name}_se"))))
     return row
 
 
-def _events(labels: pd.DataFrame, outcomes: pd.DataFrame, start: float, params: Params) -> list[float]:
+def _change(baseline: Visit, follow: Visit, name: str) -> tuple[float, float]:
+    """Follow-up less baseline, and 1 where both were measured at the same place, each against the hip's first visit
+    within what both show; else 0, and whole pictures are compared."""
+    placed = _number(follow.get(f"{name}_change")) - _number(baseline.get(f"{name}_change"))
+    return (placed, 1.0) if np.isfinite(placed) else (float(follow[name]) - float(baseline[name]), 0.0)
+
+
+def _covariates(visit: Visit, params: Params) -> dict[str, float]:
+    wanted = [name + end for name in params.covariates for end in ("", "_se")]
+    return {f"x_{name}": _number(visit.get(name)) for name in wanted}
+
+
+def _events(history: History, start: float, params: Params) -> list[float]:
     """Days of progression after `start`; a reading is an event when it was not yet so at the start."""
-    days = list(outcomes.loc[outcomes["name"].isin(["collapse", "stage_up", "arthroplasty"]), "days"])
-    depth = labels[labels["name"] == "collapse_mm"].sort_values("days")
-    depth = depth.assign(number=pd.to_numeric(depth["value"], errors="coerce"))
-    days += list(depth.loc[depth["number"] >= params.collapse_mm, "days"].iloc[:1])
-    stage = labels[(labels["name"] == "arco") & labels["value"].isin(ARCO)].sort_values("days")
-    rank = stage["value"].map(ARCO.index)
-    known = rank[stage["days"] <= start]
-    if len(known):
-        days += list(stage.loc[(stage["days"] > start) & (rank > known.iloc[-1]), "days"].iloc[:1])
-    return sorted(float(day) for day in days if day > start)
+    days = [day for day, name in history.outcomes if name in ("collapse", "stage_up", "arthroplasty")]
+    depths = [(day, float(value)) for day, name, value in history.labels if name == "collapse_mm" and _is_number(value)]
+    days += [day for day, depth in depths if depth >= params.collapse_mm][:1]
+    ranks = [(day, ARCO.index(value)) for day, name, value in history.labels if name == "arco" and value in ARCO]
+    known = [rank for day, rank in ranks if day <= start]
+    if known:
+        days += [day for day, rank in ranks if day > start and rank > known[-1]][:1]
+    return sorted(day for day in days if day > start)
 
 
-def _progression(
-    events: list[float], labels: pd.DataFrame, outcomes: pd.DataFrame, start: float, params: Params
-) -> float:
+def _progression(events: list[float], history: History, start: float, params: Params) -> float:
     """1, 0, or NaN when the hip was not followed long enough."""
     if events and events[0] - start <= params.progression_days:
         return 1.0
-    seen = pd.concat([labels["days"], outcomes["days"]]).max()
-    return 0.0 if np.isfinite(seen) and seen - start >= params.progression_days else np.nan
+    seen = [one[0] for one in (*history.labels, *history.outcomes) if np.isfinite(one[0])]
+    return 0.0 if seen and max(seen) - start >= params.progression_days else np.nan
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(value: Any) -> float:

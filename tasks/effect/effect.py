@@ -14,8 +14,20 @@ from tasks.domain.disease import TREATMENTS
 from tasks.domain.hip import RESEARCH_ONLY
 from tasks.effect.cohort import OBSERVATION, cohort, landmark
 from tasks.effect.drawing import forest, overlap
-from tasks.effect.estimate import NOTHING, Interval, doubly_robust, e_value, holm, mean_change, regressions
+from tasks.effect.estimate import (
+    NOTHING,
+    Array,
+    Contrast,
+    Interval,
+    doubly_robust,
+    e_value,
+    holm,
+    mean_change,
+    t_interval,
+)
+from tasks.effect.models import regressions
 from tasks.effect.params import Params
+from tasks.effect.propagate import simex
 from tasks.store import tables
 from tasks.store.files import write_json, write_text
 from tasks.store.items import Mapper
@@ -31,7 +43,7 @@ UNITS = {"vessel_length_mm": "mm", "vessel_branches": "branches", "lesion_fracti
 COLUMNS = [
     "treatment", "outcome", "unit", "change", "low", "high", "n_hips", "n_patients", "adjusted", "p", "p_holm",
     "versus_observation", "versus_low", "versus_high", "p_versus", "e_value", "e_value_limit", "measurement_se",
-    "sd", "sd_without_error", "method", "reason",
+    "sd", "sd_without_error", "n_same_place", "method", "reason",
 ]  # fmt: skip
 
 log = logging.getLogger("osteoflow.effect")
@@ -59,6 +71,7 @@ def run(params: Params, mapper: Mapper) -> None:
     from_landmark = [_shown(row, params) for row in _landmark(early, params)]
     write_text(FOLDER / "landmark.csv", pd.DataFrame(from_landmark, columns=COLUMNS).to_csv(index=False))
     write_text(FOLDER / "paper.csv", _beside(rows).to_csv(index=False, float_format="%.6g"))
+    write_text(FOLDER / "models.csv", _modelled(models))
     facts = _facts(table, hips, left_out, models, propensities, params)
     write_json(FOLDER / "effect.json", facts | {"landmark_left_out": not_at_risk})
     write_text(FOLDER / "effect.svg", forest(rows, PAPER))
@@ -87,9 +100,11 @@ def _row(part: pd.DataFrame, arm: str, outcome: str, adjusted: int) -> dict[str,
         "treatment": arm, "outcome": outcome, "unit": UNITS.get(outcome, ""), "adjusted": adjusted,
         "n_hips": len(part), "n_patients": int(part["subject"].nunique()),
         "change": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "reason": "",
-        # What the measurement alone adds to the error of the mean; the interval already holds it. And the SD of the
-        # hips' changes, as observed and with the variance of the measurement taken away.
+        # What the measurement alone adds to the error of the mean; an interval over resampled patients holds it. And
+        # the SD of the hips' changes, as observed and with the variance of the measurement taken away.
         "measurement_se": measured, "sd": spread, "sd_without_error": without,
+        # Hips whose change was measured within what both visits show, laid onto each other.
+        "n_same_place": float(part[f"{outcome}_same_place"].sum()) if f"{outcome}_same_place" in part else np.nan,
     }  # fmt: skip
 
 
@@ -116,17 +131,37 @@ def _adjusted(
         return row | {"reason": reason}
     y = part[outcome].to_numpy(dtype=float)
     x = part[[f"x_{name}" for name in params.covariates]].to_numpy(dtype=float)
-    found = doubly_robust(y, treated, x, part["subject"].to_numpy(), params.propensity_limits, params.level)
+    patients_of = np.unique(part["subject"].astype(str), return_inverse=True)[1]
+
+    def contrast(x_: Array, y_: Array) -> Contrast:
+        return doubly_robust(y_, treated, x_, patients_of, params.propensity_limits, params.level)
+
+    def estimate(x_: Array, y_: Array) -> tuple[Array, Array]:
+        one = contrast(x_, y_)
+        both = (one.treated, one.difference)
+        return np.array([of.value for of in both]), np.array([of.error**2 for of in both])
+
+    found = contrast(x, y)
+    errors = part[[f"x_{name}_se" for name in params.covariates]].to_numpy(dtype=float)
+    in_y = params.covariates.index(outcome) if outcome in params.covariates else None
+    values, variances = simex(estimate, x, errors, y, in_y, params.redraws, params.seed)
+    freedom = int(part["subject"].nunique()) - 1
+    mean, versus = (
+        t_interval(float(v), float(np.sqrt(e)), freedom, params.level) for v, e in zip(values, variances, strict=True)
+    )
+    carried = params.redraws > 1 and bool((np.nan_to_num(errors) > 0).any())
+    row["method"] += "; error of measurement by SIMEX" if carried else "; no error of measurement stored"
     is_risk = outcome == "progression"
     propensities.setdefault(arm, {
         "treated": found.propensity[treated].tolist(), "observed": found.propensity[~treated].tolist()})  # fmt: skip
-    difference = found.difference if np.isfinite(found.difference.value) else NOTHING
+    difference = versus if np.isfinite(versus.value) else NOTHING
     return row | {
-        "change": found.treated.value, "low": found.treated.low, "high": found.treated.high, "p": found.treated.p,
+        "change": mean.value, "low": mean.low, "high": mean.high, "p": mean.p,
+        "versus_uncorrected": found.difference.value if carried else np.nan,
         "versus_observation": difference.value, "versus_low": difference.low, "versus_high": difference.high,
         "p_versus": difference.p,
-        "e_value": e_value(difference.value, float(y.std()), found.treated.value, found.untreated, is_risk),
-        "e_value_limit": _e_value_limit(difference, float(y.std()), found.untreated, is_risk),
+        "e_value": e_value(difference.value, float(y.std()), mean.value, mean.value - difference.value, is_risk),
+        "e_value_limit": _e_value_limit(difference, float(y.std()), mean.value - difference.value, is_risk),
     }  # fmt: skip
 
 
@@ -179,10 +214,33 @@ def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _models(known: pd.DataFrame, outcome: str, params: Params) -> Any:
+    """GEE and mixed model over the arms that may be shown, or why there is none."""
     patients = int(known["subject"].nunique()) if len(known) else 0
-    if patients < params.min_modelled or known["treatment"].nunique() < 2:
-        return {"reason": f"{patients} patients; mixed model and GEE need {params.min_modelled} and two arms"}
-    return regressions(known, outcome, [f"x_{name}" for name in params.covariates], params.level)
+    if patients >= params.min_modelled:
+        of_arm = known.groupby("treatment")["subject"].nunique()
+        kept = of_arm.index[of_arm >= max(params.suppress_below, 1)]
+        known = known[known["treatment"].isin(kept)]
+        if OBSERVATION in set(kept) and len(kept) > 1:
+            covariates = [f"x_{name}" for name in params.covariates]
+            n = {arm: {"n_hips": len(own), "n_patients": int(own["subject"].nunique())}
+                 for arm, own in known.groupby("treatment")}  # fmt: skip
+            found = regressions(known, outcome, covariates, params.level, params.redraws, params.seed)
+            return [row | n.get(row.get("treatment"), {}) for row in found]
+    return {
+        "reason": f"{patients} patients; mixed model and GEE need {params.min_modelled}, and observation and another "
+        f"arm of at least {params.suppress_below}"
+    }
+
+
+def _modelled(models: dict[str, Any]) -> str:
+    """The models as CSV, a row a method, outcome and arm."""
+    columns = ["outcome", "unit", "method", "treatment", "versus_observation", "low", "high", "n_hips", "n_patients",
+               "reason"]  # fmt: skip
+    rows = [
+        {"outcome": outcome, "unit": UNITS.get(outcome, "")} | row
+        for outcome, found in models.items() for row in ([found] if isinstance(found, dict) else found)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).to_csv(index=False, float_format="%.6g")
 
 
 def _facts(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -18,9 +16,18 @@ class Interval:
     low: float
     high: float
     p: float
+    error: float = np.nan
 
 
 NOTHING = Interval(np.nan, np.nan, np.nan, np.nan)
+
+
+def t_interval(value: float, error: float, freedom: float, level: float) -> Interval:
+    from scipy.stats import t
+
+    reach = float(t.ppf((1 + level) / 2, freedom)) * error
+    p = float(2 * t.sf(abs(value) / error, freedom)) if error > 0 else np.nan
+    return Interval(value, value - reach, value + reach, p, error)
 
 
 def mean_change(values: Array, patients: NDArray, resamples: int, level: float, seed: int) -> Interval:
@@ -65,9 +72,7 @@ def doubly_robust(
     The interval comes from the influence function, summed within patients, its residuals enlarged by each hip's
     leverage on the outcome model (as HC3 does): without that it is too narrow in arms of few hips.
     """
-    from scipy.stats import t
-
-    z = _standardized(x)
+    z = standardized(x)
     propensity = np.clip(_logistic(z, treated.astype(float)), *limits)
     one, none = _linear(z[treated], y[treated], z), _linear(z[~treated], y[~treated], z)
     if set(np.unique(y)) <= {0.0, 1.0}:
@@ -75,17 +80,13 @@ def doubly_robust(
     if_treated = one + treated * (y - one) / propensity
     if_not = none + ~treated * (y - none) / (1 - propensity)
     _, codes = np.unique(patients, return_inverse=True)
-    quantile = float(t.ppf((1 + level) / 2, codes.max()))
-
     free = 1 - _leverage(z, treated)
     error_if_treated = one + treated * (y - one) / propensity / free
     error_if_not = none + ~treated * (y - none) / (1 - propensity) / free
 
     def interval(influence: Array, enlarged: Array) -> Interval:
-        value = float(influence.mean())
         error = _clustered_error(enlarged - enlarged.mean(), codes)
-        p = float(2 * t.sf(abs(value) / error, codes.max())) if error > 0 else np.nan
-        return Interval(value, value - quantile * error, value + quantile * error, p)
+        return t_interval(float(influence.mean()), error, codes.max(), level)
 
     return Contrast(
         interval(if_treated, error_if_treated), interval(if_treated - if_not, error_if_treated - error_if_not),
@@ -93,7 +94,7 @@ def doubly_robust(
     )  # fmt: skip
 
 
-def _standardized(x: Array) -> Array:
+def standardized(x: Array) -> Array:
     """Columns at mean 0 and SD 1; what was not measured is at the mean, with a flag of its own."""
     missing = ~np.isfinite(x)
     mean = np.nanmean(np.where(missing.all(axis=0), 0.0, x), axis=0)
@@ -125,7 +126,10 @@ def _logistic(x: Array, y: Array, ridge: float = 0.5) -> Array:
     for _ in range(25):
         p = 1 / (1 + np.exp(-np.clip(design @ weight, -30, 30)))
         hessian = (design.T * (p * (1 - p))) @ design + penalty
-        weight = weight + np.linalg.solve(hessian, design.T @ (y - p) - penalty @ weight)
+        move = np.linalg.solve(hessian, design.T @ (y - p) - penalty @ weight)
+        weight = weight + move
+        if float(np.abs(move).max()) < 1e-8:
+            break
     return 1 / (1 + np.exp(-np.clip(design @ weight, -30, 30)))
 
 
@@ -150,38 +154,3 @@ def holm(p_values: list[float]) -> list[float]:
         highest = max(highest, min(1.0, p * (len(known) - rank)))
         out[place] = highest
     return out
-
-
-def regressions(frame: pd.DataFrame, outcome: str, covariates: list[str], level: float) -> list[dict[str, Any]]:
-    """GEE (exchangeable) and linear mixed model (a random intercept for each patient) of the change on treatment and
-    baseline, observation being the reference."""
-    import warnings
-
-    import statsmodels.api as sm
-
-    arms = sorted(set(frame["treatment"]) - {"observation"})
-    design = pd.DataFrame({name: (frame["treatment"] == name).astype(float) for name in arms})
-    adjusted = _standardized(frame[covariates].to_numpy(dtype=float))
-    keep = [i for i in range(adjusted.shape[1]) if adjusted[:, i].std() > 1e-9]
-    design = design.assign(**{f"c{i}": adjusted[:, i] for i in keep}).assign(const=1.0)
-    y, groups = frame[outcome].to_numpy(dtype=float), frame["subject"].to_numpy()
-    alike = sm.cov_struct.Exchangeable()
-    models = {
-        "GEE, exchangeable within patient": lambda: sm.GEE(y, design, groups, cov_struct=alike),
-        "linear mixed model, random intercept of patient": lambda: sm.MixedLM(y, design, groups),
-    }
-    rows: list[dict[str, Any]] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for method, model in models.items():
-            try:
-                found = model().fit()
-            except (np.linalg.LinAlgError, ValueError) as error:
-                rows.append({"method": method, "reason": f"not estimable: {type(error).__name__}"})
-                continue
-            values, bounds = np.asarray(found.params), np.asarray(found.conf_int(1 - level))
-            for place, arm in enumerate(arms):
-                numbers = dict(zip(("versus_observation", "low", "high"), (values[place], *bounds[place]), strict=True))
-                plain = {name: float(v) if np.isfinite(v) else None for name, v in numbers.items()}
-                rows.append({"method": method, "treatment": arm} | plain)
-    return rows

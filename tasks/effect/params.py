@@ -32,6 +32,9 @@ class Params(Section):
     """Patients below which mixed model and GEE are not fitted."""
     propensity_limits: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(lt=1)]]
     """Propensities are held within these limits: one hip must not stand for all."""
+    redraws: NonNegativeInt
+    """Times that the measurements are drawn anew at each enlargement of their error, by which it is carried into the
+    adjusted estimates (SIMEX); 0: it is not."""
     resamples: PositiveInt
     level: Annotated[float, Field(gt=0, lt=1)]
     """Coverage of the intervals."""

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.effect.estimate import doubly_robust, e_value, holm, mean_change, regressions
+from tasks.effect.estimate import doubly_robust, e_value, holm, mean_change
+from tasks.effect.models import regressions
 from tasks.phantom import course
 from tasks.phantom.disease import population
 
@@ -93,7 +94,7 @@ def test_mixed_model_and_gee_find_the_effect_of_a_treatment() -> None:
     arm = np.where(rng.random(160) < 1 / (1 + np.exp(-severity)), "vascularized_bone_graft", "observation")
     change = 10.0 * (arm != "observation") - 3 * severity + np.repeat(rng.normal(0, 2, 80), 2) + rng.normal(0, 2, 160)
     frame = pd.DataFrame({"subject": subject, "treatment": arm, "x_severity": severity, "vessel_length_mm": change})
-    found = regressions(frame, "vessel_length_mm", ["x_severity"], 0.95)
+    found = regressions(frame, "vessel_length_mm", ["x_severity"], 0.95, 20, 1)
     assert [row["method"].split(",")[0] for row in found] == ["GEE", "linear mixed model"]
     for row in found:
         assert row["low"] < 10.0 < row["high"]
