@@ -12,7 +12,7 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from tasks.annotate import cells
+from tasks.annotate import cells, masks_in
 from tasks.store.files import write_text
 
 IDS = ("patient_id", "same_as")
@@ -88,7 +88,8 @@ def _tasks(path: Path, studies: set[str]) -> int:
 def _is_of(path: Path, ids: set[str], studies: set[str]) -> bool:
     tags = ["PatientID", "StudyInstanceUID"]
     try:
-        found = pydicom.dcmread(path, specific_tags=tags, stop_before_pixels=True)
+        force = masks_in.sop_class(path) is not None  # without a preamble it was imported as well
+        found = pydicom.dcmread(path, force=force, specific_tags=tags, stop_before_pixels=True)
     except (InvalidDicomError, OSError, ValueError, KeyError, EOFError):
         return False
     return str(found.get("PatientID", "")).strip() in ids or str(found.get("StudyInstanceUID", "")) in studies

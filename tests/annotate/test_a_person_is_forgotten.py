@@ -8,6 +8,7 @@ import pytest
 from hospital import T1, Hospital, head
 from mask_files import seg
 
+from tasks.annotate import masks_in
 from tasks.annotate.forget import forget
 
 
@@ -39,6 +40,16 @@ def test_what_only_unicode_calls_a_line_end_is_part_of_a_cell(tmp_path: Path, en
     path.write_bytes(f"{header}7,a{end}b\n0815,his\r\n{hers}".encode())
     assert forget(tmp_path, "local", ["0815"], []) == 1
     assert path.read_bytes().decode() == f"{header}7,a{end}b\n{hers}"
+
+
+def test_dicom_without_a_preamble(hospital: Hospital) -> None:
+    """It is imported, so it is erased."""
+    visit, path = hospital.visits[0], hospital.src / "his.dcm"
+    seg(path, visit.images(T1, "t1"), T1, [("head", head(T1, "L"))])
+    path.write_bytes(path.read_bytes()[132:])
+    assert masks_in.sop_class(path) and forget(hospital.src, "local", ["P-0007"], []) == 1
+    (hospital.src / "notes.txt").write_text("P-0007 was here")
+    assert forget(hospital.src, "local", ["P-0007"], [visit.study]) == 0
 
 
 def test_masks_exports_and_objects(hospital: Hospital) -> None:
