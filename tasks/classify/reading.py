@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tasks.domain.errors import WrongUse
 from tasks.nets.encoder import GRID, HEADS, VisitEncoder, summarize
+from tasks.nets.folding import folded
 from tasks.store.files import read_json
 from tasks.training import data, loop, models
 
@@ -78,8 +79,7 @@ def load(folder: Path, name: str) -> tuple[VisitEncoder, dict[str, Any]]:
         raise WrongUse(f"{folder / name}.safetensors or its .json is not there; run the classify stage")
     net = build(kept["architecture"])
     models.load(folder, name, net)
-    loop.prepare(net, loop.device()).eval()
-    return net, kept
+    return loop.prepare(folded(net), loop.device()), kept  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=16)

@@ -16,6 +16,7 @@ from tasks.compare.params import Params
 from tasks.domain.hip import ROLES
 from tasks.nets.backbones import mmacs, parameters
 from tasks.nets.encoder import SliceClassifier
+from tasks.nets.folding import folded
 from tasks.training import checkpoint, data, distribution, loop, losses, speed
 from tasks.training.augment import augment, drop_channels
 
@@ -88,7 +89,7 @@ def fit_fold(job: Job) -> dict[str, Any]:
         "history": fitted.history,
         "steps": fitted.steps,
         "n_train": len(train),
-        "p": predict(model, stack, held, params.recipe.batch),
+        "p": predict(folded(model), stack, held, params.recipe.batch),
     }
 
 
@@ -115,7 +116,7 @@ def weigh(network: str, size_px: int) -> dict[str, float]:
 def throughput(network: str, size_px: int, batch: int = 16) -> float:
     """Slices per second of inference in one process, as it runs here today."""
     torch.set_num_threads(1)
-    model = loop.prepare(SliceClassifier(network, len(ROLES), 0.0), loop.device()).eval()
+    model = loop.prepare(folded(SliceClassifier(network, len(ROLES), 0.0)), loop.device())
     images = torch.zeros(batch, len(ROLES), size_px, size_px, device=loop.device())
     images = images.contiguous(memory_format=torch.channels_last)
     times = []
