@@ -9,6 +9,7 @@ NOT_COMPARED = (
     "code_digest", "owns", "label", "fold", "hip", "batch", "site", "version", "origin", "horizon_days", "delta_days",
     "days_since_treatment", "center_x_mm", "center_y_mm", "center_z_mm",
     "first_visit", "to_first", "align_digest", "at_t1", "at_fluid", "at_contrast", "at_contrast_fine",
+    "change_share", "change_status",
 )  # fmt: skip
 """Keys, stamps and what depends on who came when, not on scanner, image or disease."""
 
@@ -23,7 +24,9 @@ def rows(
     frame = hips
     for other in (measures, scores):
         if other is not None and len(other):
-            wanted = [c for c in other if c == "hip_visit" or (c not in frame and not str(c).endswith("_se"))]
+            wanted = [
+                c for c in other if c == "hip_visit" or (c not in frame and not str(c).endswith(("_se", "_change")))
+            ]
             frame = frame.merge(other[wanted].drop_duplicates("hip_visit"), on="hip_visit", how="left")
     if features is not None and len(features):
         known = features.dropna(subset="features").drop_duplicates("hip_visit")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.domain.disease import JIC
-from tasks.measure import shapes, signals
+from tasks.measure import change, shapes, signals
 from tasks.measure.params import Params
 from tasks.measure.shapes import Mask, Spacing, Sphere
 from tasks.measure.vessels import measure_tree
@@ -48,23 +48,34 @@ def _previous() -> pd.DataFrame:
 def pending(params: Params) -> list[Item]:
     """One item for each usable hip-visit, in the order of the manifest."""
     table = tables.read("hips", HIP_TABLE)
-    usable = table[table["status"] == "ok"]
-    return [
-        item_of(HIPS / row["file"], SEGMENTS / f"{row['hip_visit']}.safetensors", row)
-        for row in usable.to_dict("records")
-    ]
+    usable = {row["hip_visit"]: row for row in table[table["status"] == "ok"].to_dict("records")}
+
+    def paths(row: Mapping[Any, Any]) -> tuple[Path, Path]:
+        return HIPS / row["file"], SEGMENTS / f"{row['hip_visit']}.safetensors"
+
+    found = []
+    for row in usable.values():
+        first = usable.get(row.get("first_visit"))
+        found.append(item_of(*paths(row), row, None if first is None else paths(first)))
+    return found
 
 
-def item_of(hip_path: Path, segment_path: Path, row: Mapping[Any, Any]) -> Item:
-    """The item of one hip-visit. `row` is its row of hips.parquet; the mask file may be missing."""
+def item_of(hip_path: Path, segment_path: Path, row: Mapping[Any, Any], first: tuple[Path, Path] | None = None) -> Item:
+    """The item of one hip-visit. `row` is its row of hips.parquet; the mask file may be missing. `first`: hip and mask
+    file of the hip's first visit, from which change is measured."""
     columns = {name: row[name] for name in ("hip_visit", "subject", "study", "side", "days")}
     masks = sha256_file(segment_path) if segment_path.exists() else sha256_bytes(b"")
-    return Item(
-        key=str(row["hip_visit"]),
-        digest=combine(sha256_file(hip_path), masks),
-        payload={"hip": str(hip_path), "segment": str(segment_path)},
-        columns=columns,
-    )
+    payload: dict[str, Any] = {"hip": str(hip_path), "segment": str(segment_path)}
+    digest = combine(sha256_file(hip_path), masks)
+    pose = row.get("to_first")
+    if first is not None:
+        itself = first[0] == hip_path
+        to_first = None if pose is None or np.ndim(pose) == 0 else [float(v) for v in pose]
+        payload |= {"first": None if itself else [str(path) for path in first], "to_first": to_first}
+        if not itself:
+            before = (sha256_file(path) for path in first if path.exists())
+            digest = combine(digest, *before, sha256_bytes(repr(to_first).encode()))
+    return Item(key=str(row["hip_visit"]), digest=digest, payload=payload, columns=columns)
 
 
 def finish(rows: Rows, params: Params) -> None:
@@ -88,6 +99,7 @@ def process(item: Item, params: Params, out: Path) -> Rows:
         "owns": "",
     }
     row["vessel_status"] = "not_measurable:no_masks"
+    row |= change.NONE | {"change_status": "not_measurable:no_masks"}
     hip = hips.read(Path(item.payload["hip"]))
     if not Path(item.payload["segment"]).exists():
         return [row | {"reason": "no predicted masks for this hip-visit"}]
@@ -110,7 +122,35 @@ def process(item: Item, params: Params, out: Path) -> Rows:
     row["vessel_status"] = _vessel_status(hip, masks, params)
     if row["vessel_status"] == "ok":
         row |= _vessel_row(hip, masks, head_sphere, params, rng)
-    return [row]
+    return [row | _change(item, row, hip, masks, params)]
+
+
+def _change(
+    item: Item, row: Mapping[str, Any], hip: hips.HipFile, masks: hips.HipFile, params: Params
+) -> dict[str, Any]:
+    """Change since the first visit, where both visits show the hip; or why there is none."""
+    if "first" not in item.payload:
+        return change.NONE | {"change_status": "not_measurable:first_visit_not_at_hand"}
+    if item.payload["first"] is None:
+        return change.first_of(row)
+    if item.payload["to_first"] is None:
+        return change.NONE | {"change_status": "not_measurable:not_registered"}
+    hip_path, segment_path = (Path(path) for path in item.payload["first"])
+    if not segment_path.exists():
+        return change.NONE | {"change_status": "not_measurable:first_visit_not_at_hand"}
+
+    def visit(hip: hips.HipFile, masks: hips.HipFile) -> change.Visit:
+        usable = _vessel_status(hip, masks, params) == "ok"
+        spacing = {name: _spacing(hip, masks, "vessel" if name == "vessel" else "head") for name in masks.tensors}
+        return change.Visit(hip, masks, spacing, usable)
+
+    def tree(mask: Mask, spacing: Spacing) -> tuple[float, int]:
+        found = measure_tree(mask, tuple(spacing), params.spur_mm, params.junction_mm, params.smooth_mm)
+        return found.length_mm, found.branches
+
+    to_first = np.array(item.payload["to_first"]).reshape(4, 4)
+    first = visit(hips.read(hip_path), hips.read(segment_path))
+    return change.change(visit(hip, masks), first, to_first, params, tree)
 
 
 def _spacing(hip: hips.HipFile, masks: hips.HipFile, name: str) -> Spacing:

@@ -4,8 +4,9 @@ Tensors are uint16 (D, H, W) in hip space (tasks.domain.volume.Grid): `t1`, `flu
 `contrast_fine` on the fine grid where vessels are measured. A missing role has no tensor. The file's metadata holds,
 as JSON: `scale` {tensor: [scale, offset]} with value = stored * scale + offset in normalized intensity,
 `grids` {tensor: {"shape", "spacing"}}, `center_lps` [x, y, z] mm, `side`, `mirrored`, `sources` {tensor: series UID},
-`source_spacing_mm` {tensor: [mm, mm, mm]} as acquired, `patient_affine` {tensor: 4x4}, index -> LPS of the source's
-frame of reference, and `frame_of_reference` {tensor: UID}.
+`source_spacing_mm` {tensor: [mm, mm, mm]} as acquired, with `source_affine` {tensor: 4x4} and `source_shape` {tensor:
+[D, H, W]} of the acquired volume, `patient_affine` {tensor: 4x4}, index -> LPS of the source's frame of reference, and
+`frame_of_reference` {tensor: UID}.
 
 Mask files hold uint8 tensors named `<reader>/<label>` (head and lesion on the visit grid, vessel on the fine grid)
 and, as metadata, `sources` {tensor: text}.

@@ -107,3 +107,11 @@ def test_smoothing_a_staircase_recovers_the_line() -> None:
     true = np.linalg.norm(stairs[-1] - stairs[0])
     assert path_length(stairs, 0.0) / true > 1.38
     assert abs(path_length(stairs, 1.2) / true - 1) < 0.05
+
+
+def test_a_vessel_of_two_by_two_voxels_does_not_vanish() -> None:
+    mask = np.zeros((12, 40, 12), bool)
+    mask[4:6, 5:35, 4:6] = True
+    assert not skeletonize(mask).any()  # what makes it a case of its own
+    found = measured(mask, (0.8, 0.8, 0.8))
+    assert abs(found.length_mm - 24.0) < 2.5 and found.branches == 1
