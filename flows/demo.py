@@ -33,7 +33,14 @@ from tasks.keys.keyfile import default_path
 from tasks.store.files import write_bytes
 
 MARK = ".osteoflow-demo"
-ELSEWHERE = ("OSTEOFLOW_LEDGER_URL", "OSTEOFLOW_KEY_FILE", "OSTEOFLOW_SITE", "PREFECT_API_URL", "MLFLOW_TRACKING_URI")
+ELSEWHERE = (
+    "OSTEOFLOW_LEDGER_URL",
+    "OSTEOFLOW_KEY_FILE",
+    "OSTEOFLOW_SITE",
+    "OSTEOFLOW_WORK_POOL",
+    "PREFECT_API_URL",
+    "MLFLOW_TRACKING_URI",
+)
 """Settings that point out of the workspace: the demo must not touch a hospital's servers."""
 FIRST_SHARE = 2 / 3
 

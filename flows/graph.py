@@ -15,6 +15,8 @@ class StageNode:
     desc: str
     queue: str
     retries: int
+    each: str = ""
+    """The list in the stage's section of what `cmd --only ITEM` does one of (flows/parts.py)."""
 
 
 def ordered(repo: Repo | None = None) -> list[StageNode]:
@@ -32,6 +34,7 @@ def ordered(repo: Repo | None = None) -> list[StageNode]:
             desc=stage.desc or "",
             queue=(stage.meta or {}).get("queue", "cpu"),
             retries=(stage.meta or {}).get("retries", 0),
+            each=(stage.meta or {}).get("each", ""),
         )
         for stage in order
     ]

@@ -28,7 +28,7 @@ from dvc.repo import Repo
 from prefect.runtime import flow_run
 from rich.console import Console
 
-from flows import known, lineage
+from flows import known, lineage, parts
 from flows.given import Given, giving
 from flows.graph import StageNode, ordered
 from flows.policy import IMPORTS, LEARNT
@@ -162,7 +162,7 @@ def stage_task(node: StageNode, repo: Repo, given: Given) -> StageRun:
     """
 
     def body() -> StageRun:
-        return run_stage(node.name, given.mapper, repo)
+        return run_stage(node.name, given.mapper, repo, before=lambda params: parts.spread(node, params))
 
     task = prefect.task(
         name=node.name, retries=node.retries, retry_condition_fn=_may_retry,

@@ -46,8 +46,16 @@ class StageRun:
     overhead_s: float
 
 
-def run_stage(name: str, mapper: Mapper | None = None, repo: Repo | None = None) -> StageRun:
-    """Run the stage `name` of dvc.yaml if it changed, and record it. The only writer of dvc.lock in a flow."""
+def run_stage(
+    name: str,
+    mapper: Mapper | None = None,
+    repo: Repo | None = None,
+    before: Callable[[dict[str, Any]], object] | None = None,
+) -> StageRun:
+    """Run the stage `name` of dvc.yaml if it changed, and record it. The only writer of dvc.lock in a flow.
+
+    `before` is called with the frozen parameters first: workers elsewhere may do parts of a changed stage.
+    """
     started = time.perf_counter()
     repo = repo or Repo(".")
     with locked(repo):
@@ -57,6 +65,8 @@ def run_stage(name: str, mapper: Mapper | None = None, repo: Repo | None = None)
         params = freeze_dependencies(stage)
         patiently(lambda: stage.remove_outs(ignore_remove=False, force=False), repo)
     called = time.perf_counter()
+    if before is not None:
+        before(params)
     call(stage, params, mapper)
     function_s = time.perf_counter() - called
     with locked(repo):

@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     site: str = "local"
     http_port: int = 8800
     dask_scheduler: str | None = None
+    work_pool: str | None = None
+    """Prefect work pool whose workers train networks one by one (flows/parts.py); default: this process does."""
     workers: int | None = None
     """Local processes for item-wise rooms (read by tasks.store.mapping); default: the cores of this process."""
 
