@@ -1,5 +1,5 @@
-"""The whole way from images to an estimated risk, on phantom patients: encoders, masks, measurements and forecaster, all
-out of fold, and the score of frozen test patients with its interval.
+"""The whole way from images to an estimated risk, on phantom patients: encoders, masks, measurements and forecaster out
+of fold, and the score of frozen test patients with its interval.
 
 Rendered series are put on the hip grid around the true centre of the head: what finding the hip, DICOM and the
 anonymizer add is not in these figures. BENCH_IMAGES_PATIENTS are learnt from, BENCH_IMAGES_TEST are held back; the goal

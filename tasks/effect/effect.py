@@ -14,17 +14,7 @@ from tasks.domain.disease import TREATMENTS
 from tasks.domain.hip import RESEARCH_ONLY
 from tasks.effect.cohort import OBSERVATION, cohort, landmark
 from tasks.effect.drawing import forest, overlap
-from tasks.effect.estimate import (
-    NOTHING,
-    Array,
-    Contrast,
-    Interval,
-    doubly_robust,
-    e_value,
-    holm,
-    mean_change,
-    t_interval,
-)
+from tasks.effect.estimate import NOTHING, Array, Interval, e_value, holm, mean_change, t_interval, weighted
 from tasks.effect.models import regressions
 from tasks.effect.params import Params
 from tasks.effect.propagate import simex
@@ -131,23 +121,19 @@ def _adjusted(
         return row | {"reason": reason}
     y = part[outcome].to_numpy(dtype=float)
     x = part[[f"x_{name}" for name in params.covariates]].to_numpy(dtype=float)
-    patients_of = np.unique(part["subject"].astype(str), return_inverse=True)[1]
-
-    def contrast(x_: Array, y_: Array) -> Contrast:
-        return doubly_robust(y_, treated, x_, patients_of, params.propensity_limits, params.level)
+    _, codes = np.unique(part["subject"].astype(str), return_inverse=True)
 
     def estimate(x_: Array, y_: Array) -> tuple[Array, Array]:
-        one = contrast(x_, y_)
-        both = (one.treated, one.difference)
-        return np.array([of.value for of in both]), np.array([of.error**2 for of in both])
+        one = weighted(y_, treated, x_, codes, params.propensity_limits)
+        return one.values, one.errors**2
 
-    found = contrast(x, y)
+    found = weighted(y, treated, x, codes, params.propensity_limits)
     errors = part[[f"x_{name}_se" for name in params.covariates]].to_numpy(dtype=float)
     in_y = params.covariates.index(outcome) if outcome in params.covariates else None
     values, variances = simex(estimate, x, errors, y, in_y, params.redraws, params.seed)
-    freedom = int(part["subject"].nunique()) - 1
     mean, versus = (
-        t_interval(float(v), float(np.sqrt(e)), freedom, params.level) for v, e in zip(values, variances, strict=True)
+        t_interval(float(v), float(np.sqrt(e)), codes.max(), params.level)
+        for v, e in zip(values, variances, strict=True)
     )
     carried = params.redraws > 1 and bool((np.nan_to_num(errors) > 0).any())
     row["method"] += "; error of measurement by SIMEX" if carried else "; no error of measurement stored"
@@ -157,7 +143,7 @@ def _adjusted(
     difference = versus if np.isfinite(versus.value) else NOTHING
     return row | {
         "change": mean.value, "low": mean.low, "high": mean.high, "p": mean.p,
-        "versus_uncorrected": found.difference.value if carried else np.nan,
+        "versus_uncorrected": float(found.values[1]) if carried else np.nan,
         "versus_observation": difference.value, "versus_low": difference.low, "versus_high": difference.high,
         "p_versus": difference.p,
         "e_value": e_value(difference.value, float(y.std()), mean.value, mean.value - difference.value, is_risk),

@@ -64,34 +64,48 @@ class Contrast:
     propensity: Array
 
 
+@dataclass(frozen=True)
+class Weighted:
+    """values, errors: of the mean were all treated, and of its difference from the mean were none."""
+
+    values: Array
+    errors: Array
+    propensity: Array
+
+
 def doubly_robust(
     y: Array, treated: NDArray[np.bool_], x: Array, patients: NDArray, limits: tuple[float, float], level: float
 ) -> Contrast:
+    _, codes = np.unique(patients, return_inverse=True)
+    found = weighted(y, treated, x, codes, limits)
+    mean, difference = (
+        t_interval(float(v), float(e), codes.max(), level) for v, e in zip(found.values, found.errors, strict=True)
+    )
+    return Contrast(mean, difference, mean.value - difference.value, found.propensity)
+
+
+def weighted(
+    y: Array, treated: NDArray[np.bool_], x: Array, codes: NDArray, limits: tuple[float, float]
+) -> Weighted:  # fmt: skip
     """Augmented inverse probability weighting: right if either the propensity or the outcome model is.
 
-    The interval comes from the influence function, summed within patients, its residuals enlarged by each hip's
-    leverage on the outcome model (as HC3 does): without that it is too narrow in arms of few hips.
+    The error comes from the influence function, summed within patients (`codes`), its residuals enlarged by each hip's
+    leverage on the outcome model (as HC3 does): without that it is too small in arms of few hips.
     """
     z = standardized(x)
     propensity = np.clip(_logistic(z, treated.astype(float)), *limits)
     one, none = _linear(z[treated], y[treated], z), _linear(z[~treated], y[~treated], z)
     if set(np.unique(y)) <= {0.0, 1.0}:
         one, none = np.clip(one, 0, 1), np.clip(none, 0, 1)
-    if_treated = one + treated * (y - one) / propensity
-    if_not = none + ~treated * (y - none) / (1 - propensity)
-    _, codes = np.unique(patients, return_inverse=True)
-    free = 1 - _leverage(z, treated)
-    error_if_treated = one + treated * (y - one) / propensity / free
-    error_if_not = none + ~treated * (y - none) / (1 - propensity) / free
 
-    def interval(influence: Array, enlarged: Array) -> Interval:
-        error = _clustered_error(enlarged - enlarged.mean(), codes)
-        return t_interval(float(influence.mean()), error, codes.max(), level)
+    def influence(free: Array | float) -> Array:
+        if_treated = one + treated * (y - one) / propensity / free
+        if_not = none + ~treated * (y - none) / (1 - propensity) / free
+        return np.stack([if_treated, if_treated - if_not])
 
-    return Contrast(
-        interval(if_treated, error_if_treated), interval(if_treated - if_not, error_if_treated - error_if_not),
-        float(if_not.mean()), propensity,
-    )  # fmt: skip
+    enlarged = influence(1 - _leverage(z, treated))
+    errors = [_clustered_error(row - row.mean(), codes) for row in enlarged]
+    return Weighted(influence(1.0).mean(axis=1), np.array(errors), propensity)
 
 
 def standardized(x: Array) -> Array:
