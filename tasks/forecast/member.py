@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tasks.forecast.hazard import (
     Array,
@@ -22,6 +21,7 @@ from tasks.forecast.hazard import (
     sigmoid,
 )
 from tasks.forecast.params import Params
+from tasks.forecast.residual import Batch, Single, fit_residual
 from tasks.nets.forecaster import CLIP, YEAR, Member, Residual, with_past
 
 
@@ -159,7 +159,7 @@ def _whiten(x: Array, shrinkage: float) -> Array:
 
 
 class _Padded:
-    """Hips side by side, visits in steps: (steps, hips, ...) tensors, padded at the end of shorter hips."""
+    """Hips side by side, visits in steps: (steps, hips, ...), padded at the end of shorter hips."""
 
     def __init__(self, table: Table) -> None:
         names, self.codes = np.unique(table.hips, return_inverse=True)
@@ -169,74 +169,43 @@ class _Padded:
             self.position[row] = self.position[row - 1] + 1 if self.codes[row] == self.codes[row - 1] else 0
         self.steps = int(self.position.max()) + 1
 
-    def __call__(self, values: Array) -> Tensor:
+    def __call__(self, values: Array) -> Array:
         out = np.zeros((self.steps, self.hips, *values.shape[1:]))
         out[self.position, self.codes] = values
-        return torch.from_numpy(out)
+        return out
+
+    def single(self, values: Array) -> Single:
+        return self(values).astype(np.float32)
 
 
-def _unroll(residual: Residual, inputs: Tensor, changes: Tensor, years: Tensor, mask: Tensor | float) -> Tensor:
-    state, out = residual.start(inputs.shape[1]), []
-    for t in range(len(inputs)):
-        correction, state = residual.step(state, inputs[t] * mask, changes[t] * mask, years[t])
-        out.append(correction)
-    return torch.stack(out)
+def _inputs(past: Array, years: Array) -> Array:
+    """(N, 2 F + 1): vectors, their changes and the time since the visit before, as the cell reads them."""
+    n_features = past.shape[1] // 3
+    return np.column_stack([past[:, :n_features], past[:, 2 * n_features :], np.log1p(years)])
 
 
 def corrections(residual: Residual, table: Table, past: Array) -> Array:
-    """(N,) what the residual adds to each row's score."""
+    """(N,) what the residual adds to each row's score: `Residual.step` visit by visit, for all hips at once."""
     place, n_features = _Padded(table), past.shape[1] // 3
+    inputs, years = torch.from_numpy(place(_inputs(past, table.years))), torch.from_numpy(place(table.years[:, None]))
+    state, out = residual.eval().start(place.hips), []
     with torch.no_grad():
-        found = _unroll(
-            residual.eval(), place(past[:, :n_features]), place(past[:, 2 * n_features :]),
-            place(table.years[:, None]), 1.0,
-        )  # fmt: skip
-    return np.asarray(found.numpy()[place.position, place.codes])
+        for t in range(place.steps):
+            x, change = inputs[t, :, :n_features], inputs[t, :, n_features:-1]
+            correction, state = residual.step(state, x, change, years[t])
+            out.append(correction.numpy())
+    return np.asarray(np.stack(out)[place.position, place.codes])
 
 
 def _fit_residual(
     residual: Residual, table: Table, past: Array, weight: Array, alpha: Array, params: Params, rng: np.random.Generator
 ) -> list[float]:
-    """Adam over all hips at once, the logistic part held; where a hip is padded nothing is seen."""
-    place, n_features = _Padded(table), past.shape[1] // 3
-    residual.float()  # half the time of double; what is used of it is a correction
-    inputs, changes = place(past[:, :n_features]).float(), place(past[:, 2 * n_features :]).float()
-    years, offset = place(table.years[:, None]).float(), place((past @ weight)[:, None] + alpha).float()
-    seen, event = place(table.data.seen).float(), place(table.data.event).float()
-    losses: list[float] = []
-    optimizer = _Adam(list(residual.train().parameters()), params.learning_rate)
-    for step in range(params.epochs):
-        optimizer.rate = params.learning_rate * min(1.0, 2 * (1 - step / params.epochs))  # falls over the second half
-        # The same entries are hidden at all visits of a hip, or the change would show them.
-        kept = (rng.random((place.hips, n_features)) >= params.input_dropout) / (1 - params.input_dropout)
-        eta = offset + _unroll(residual, inputs, changes, years, torch.from_numpy(kept).float())[:, :, None]
-        loss = (seen * torch.nn.functional.binary_cross_entropy_with_logits(eta, event, reduction="none")).sum()
-        loss = loss / seen.sum()
-        # What holds a small cohort back is a small head; the LSTM's own weights need no decay.
-        penalty = params.weight_decay * (residual.head.weight**2).sum()
-        optimizer.step(torch.autograd.grad(loss + penalty, optimizer.parameters))
-        losses.append(float(loss.detach()))
-    residual.double().eval()
-    return losses
-
-
-class _Adam:
-    """Kingma & Ba 2015. torch.optim imports torch's compiler on first use, which takes longer than the whole fit."""
-
-    def __init__(self, parameters: list[Tensor], rate: float) -> None:
-        self.parameters, self.rate, self.steps = parameters, rate, 0
-        self.mean = [torch.zeros_like(p) for p in parameters]
-        self.square = [torch.zeros_like(p) for p in parameters]
-
-    def step(self, gradients: tuple[Tensor, ...]) -> None:
-        self.steps += 1
-        with torch.no_grad():
-            torch._foreach_lerp_(self.mean, list(gradients), 0.1)
-            torch._foreach_mul_(self.square, 0.999)
-            torch._foreach_addcmul_(self.square, gradients, gradients, 0.001)
-            root = torch._foreach_sqrt(torch._foreach_div(self.square, 1 - 0.999**self.steps))
-            torch._foreach_add_(root, 1e-8)
-            torch._foreach_addcdiv_(self.parameters, self.mean, root, -self.rate / (1 - 0.9**self.steps))
+    place = _Padded(table)
+    batch = Batch(
+        place.single(_inputs(past, table.years)), place.single(table.years[:, None]),
+        place.single((past @ weight)[:, None] + alpha), place.single(table.data.seen), place.single(table.data.event),
+    )  # fmt: skip
+    return fit_residual(residual, batch, params, rng)
 
 
 def one_column(column: Array, data: Exposure, ridge: float, min_events: int) -> tuple[float, float, float, Array]:
