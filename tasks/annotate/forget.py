@@ -21,16 +21,17 @@ IDS = ("patient_id", "same_as")
 def forget(folder: Path, site: str, ids: Collection[str], studies: Collection[str]) -> int:
     """Remove below `folder` what names one of the patient `ids` (of `site`, where a row says which) or of the original
     `studies`; how many rows, tasks and files went. A table that is rewritten is UTF-8 afterwards."""
+    ids, studies = set(ids) - {""}, set(studies) - {""}
     gone = 0
     for path in sorted(folder.rglob("*")) if folder.exists() else []:
         if not path.is_file():
             continue  # also a mask that went with its row
         kind = path.suffix.lower()
         if kind == ".csv":
-            gone += _rows(path, site, set(ids), set(studies))
+            gone += _rows(path, site, ids, studies)
         elif kind == ".json":
-            gone += _tasks(path, set(studies))
-        elif _is_of(path, set(ids), set(studies)):
+            gone += _tasks(path, studies)
+        elif _is_of(path, ids, studies):
             path.unlink()
             gone += 1
     return gone
@@ -79,7 +80,9 @@ def _tasks(path: Path, studies: set[str]) -> int:
         return 0
     if not isinstance(tasks, list):
         return 0
-    kept = [task for task in tasks if not any(study in json.dumps(task) for study in studies)]
+    # Not 1.2.31 nor 5.1.2.3 where 1.2.3 is looked for; 1.2.3.4 is: series and images are often numbered below a study.
+    uids = [re.compile(rf"(?<!\d)(?<!\d\.){re.escape(study)}(?!\d)") for study in sorted(studies)]
+    kept = [task for task in tasks if not any(uid.search(json.dumps(task)) for uid in uids)]
     if len(kept) < len(tasks):
         write_text(path, json.dumps(kept))
     return len(tasks) - len(kept)

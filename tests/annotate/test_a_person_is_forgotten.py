@@ -52,6 +52,15 @@ def test_dicom_without_a_preamble(hospital: Hospital) -> None:
     assert forget(hospital.src, "local", ["P-0007"], [visit.study]) == 0
 
 
+def test_a_study_whose_uid_begins_or_ends_as_another_does(tmp_path: Path) -> None:
+    his, others = ("1.2.34.1", "x.1.2.34.1.png", "1.2.34.1.7"), ("1.2.34.12", "11.2.34.1", "9.1.2.34.1")
+    tasks = [{"data": {"image": f"/images/{name}"}} for name in (*his, *others)]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    assert forget(tmp_path, "local", [], [""]) == 0
+    assert forget(tmp_path, "local", [], ["1.2.34.1", ""]) == 3
+    assert json.loads((tmp_path / "export.json").read_text()) == tasks[3:]
+
+
 def test_masks_exports_and_objects(hospital: Hospital) -> None:
     visit, other, folder = hospital.visits[0], hospital.visits[2], hospital.src
     seg(folder / "his.dcm", visit.images(T1, "t1"), T1, [("head", head(T1, "L"))])
