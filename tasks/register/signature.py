@@ -31,7 +31,7 @@ def example(sequences: pd.DataFrame, example_patients: int) -> list[dict[str, An
 
     Values are medians over the training hip-visits; with fewer than `example_patients` patients they are null.
     """
-    training = sequences[sequences["fold"] != "test"]
+    training = sequences[sequences["fold"].fillna("").str.isdigit()]
     vectors = [np.asarray(one, dtype=float) for one in training["features"].dropna()]
     middle: list[float | None] = []
     if vectors:

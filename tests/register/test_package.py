@@ -1,11 +1,15 @@
 """What is in models/package/."""
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from tasks.domain.errors import WrongUse
 from tasks.register import differences, input_example, package_digest, read_package
 from tasks.register.__main__ import main
+from tasks.store import tables
 from tasks.store.digests import sha256_file
 from tasks.store.files import read_json
 
@@ -67,6 +71,20 @@ def test_few_patients_give_an_example_of_nulls(workspace, sections):
     main(params=sections | {"register": {"name": "onfh-progression", "example_patients": 100}}, mapper=map)
     example = input_example(workspace / "models" / "package")
     assert example["features"][0].shape == (3,) and pd.isna(example["features"][0]).all()
+
+
+def test_the_example_rests_on_training_folds_alone(package, sections):
+    """Neither external sites nor patients who have withdrawn (no fold) are in its medians."""
+    before = input_example(package)["features"][0]
+    rows = pd.read_parquet("data/sequences.parquet")
+    for number, fold in enumerate(("external", None)):
+        more = rows[rows["subject"] == "OF0"].assign(subject=f"OF9{number}", hip=f"OF9{number}-L", fold=fold)
+        more["features"] = [np.array([900.0, 900.0, 900.0])] * len(more)
+        more["hip_visit"] = [f"2.25.9{number}{i}-L" for i in range(len(more))]
+        rows = pd.concat([rows, more], ignore_index=True)
+    tables.write("sequences", Path("data/sequences.parquet"), rows)
+    main(params=sections, mapper=map)
+    np.testing.assert_array_equal(input_example(package)["features"][0], before)
 
 
 def test_the_card_says_what_it_must(package):
