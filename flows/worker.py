@@ -1,7 +1,8 @@
 """The resident worker of `osteoflow serve`: warm, woken by the ledger, one arrival flow after the other.
 
-Prefect's runner starts a process a run, and an event takes 5 to 10 s to reach it; this one has its imports and its pool
-of processes ready and looks at the ledger four times a second. With Prefect down it works on without it.
+Prefect's runner starts a process a run, and an event takes 5 to 10 s to reach it; this one has its imports done, forks
+its pool from a server that has them too, and looks at the ledger four times a second. With Prefect down it works on
+without it.
 """
 
 from __future__ import annotations
