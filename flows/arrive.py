@@ -62,7 +62,7 @@ def ingest(
     params = load("receive", receive.Params)
     with bar(console, "received") as progress:
         summary = receive.ingest(src, ledger, settings.site, origin, params, progress=progress)
-    receive.settle(ledger, params, force=True)
+    receive.settle(ledger, params, force=True, only=summary.row_keys)
     drawn = 0
     if summary.annotations:
         from flows.annotations import take_inbox

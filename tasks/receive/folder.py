@@ -41,13 +41,14 @@ class Summary:
     held: set[str] = field(default_factory=set)
     """Reasons for which something is in quarantine, also when it was there before."""
     row_keys: set[str] = field(default_factory=set)
-    """Study versions to which a file was added."""
+    """Study versions that hold a file of the folder, added now or known before."""
 
     def add(self, outcome: Outcome) -> None:
         self.files += 1
+        if outcome.row_key is not None:
+            self.row_keys.add(outcome.row_key)
         if outcome.outcome == "accepted":
             self.accepted += 1
-            self.row_keys.add(str(outcome.row_key))
         elif outcome.outcome == "duplicate":
             self.duplicates += 1
             self.held |= {outcome.reason} - {""}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from dicom_files import AXIAL, CORONAL, dicom, stack
+from dicom_files import AXIAL, CORONAL, dicom, stack, write_tree
 
 from tasks.ledger import Ledger
-from tasks.receive import Params, accept, complete, settle
+from tasks.receive import Params, accept, complete, ingest, settle
 
 
 def waiting_after(ledger: Ledger, params: Params, files: list[bytes]) -> str:
@@ -165,3 +167,23 @@ def test_what_scanners_really_send_is_no_gap(series: object, ledger: Ledger, par
 def test_and_with_one_slice_less_it_is(series: object, ledger: Ledger, params: Params) -> None:
     files = series()  # type: ignore[operator]
     assert "slices missing" in waiting_after(ledger, params, files[:3] + files[4:])
+
+
+def test_a_folder_given_as_a_whole_says_nothing_of_what_a_scanner_is_sending(
+    ledger: Ledger, params: Params, tmp_path: Path
+) -> None:
+    for data in stack(study="1.2.3.7")[:3]:  # its first slices, without a gap
+        accept(data, ledger, "local", "hospital")
+    tree = write_tree(tmp_path / "in", {str(n): data for n, data in enumerate(stack(study="1.2.3.8"))})
+    given = ingest(tree, ledger, "local", "hospital", params).row_keys
+    assert settle(ledger, params, force=True, only=given) == list(given)
+    [sent] = ledger.current("receiving")
+    assert sent.study_uid == "1.2.3.7"
+    assert settle(ledger, params, now=sent.last_received + 11, force=True, only=given) == [sent.row_key]
+
+
+def test_a_folder_given_again_ends_what_the_first_time_did_not(ledger: Ledger, params: Params, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "in", {str(n): data for n, data in enumerate(stack())})
+    ingest(tree, ledger, "local", "hospital", params)  # and dies before it is settled
+    again = ingest(tree, ledger, "local", "hospital", params)
+    assert again.accepted == 0 and len(settle(ledger, params, force=True, only=again.row_keys)) == 1
