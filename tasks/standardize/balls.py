@@ -43,7 +43,7 @@ def view(volume: Volume) -> Volume:
     factors = np.maximum(np.round(VOTE_MM / volume.spacing), 1).astype(int)
     factors[0] = max(int(SLICE_MM // volume.spacing[0]), 1)
     coarse = block_mean(volume, np.minimum(factors, volume.array.shape))
-    high = max(float(np.percentile(coarse.array[:, ::4, ::4], 97)), 1e-9)
+    high = max(percentile(coarse.array[:, ::4, ::4], 97), 1e-9)
     logs = np.log(np.maximum(coarse.array, 0) * np.float32(1 / high) + np.float32(FLOOR))
     sigma = (0.0, *(0.5 * VOTE_MM / coarse.spacing[1:]))
     return Volume(ndimage.gaussian_filter(logs, sigma, truncate=2.5), coarse.affine)
@@ -53,13 +53,21 @@ def block_mean(volume: Volume, factors: NDArray[np.int_]) -> Volume:
     """Average blocks of `factors` voxels; what does not fill a block at the far end is left out."""
     fd, fh, fw = (int(f) for f in factors)
     d, h, w = (n // f for n, f in zip(volume.array.shape, (fd, fh, fw), strict=True))
-    array = volume.array[: d * fd, : h * fh, : w * fw].astype(np.float32)
-    if (fd, fh, fw) != (1, 1, 1):
-        array = array.reshape(d, fd, h, fh, w, fw).mean(axis=(1, 3, 5))
+    # Whole strided planes are added up: numpy's mean over short axes takes five times as long.
+    array = np.zeros((d, h, w), np.float32)
+    for i, j, k in np.ndindex(fd, fh, fw):
+        array += volume.array[i : d * fd : fd, j : h * fh : fh, k : w * fw : fw]
+    array *= np.float32(1 / (fd * fh * fw))
     affine = volume.affine.copy()
     affine[:3, 3] = volume.to_lps((np.array([fd, fh, fw]) - 1) / 2)
     affine[:3, :3] = volume.affine[:3, :3] * [fd, fh, fw]
     return Volume(array, affine)
+
+
+def percentile(values: NDArray, share: float) -> float:
+    """The value that `share` percent lie below: one that is there. numpy interpolates, for ten times the price."""
+    k = round(share / 100 * (values.size - 1))
+    return float(np.partition(values, k, axis=None)[k])
 
 
 def balls(seen: Volume, sign: int, params: Localizer) -> list[tuple[NDArray[np.float64], float]]:
@@ -72,7 +80,7 @@ def balls(seen: Volume, sign: int, params: Localizer) -> list[tuple[NDArray[np.f
     circle_radii = np.arange(SMALLEST_CIRCLE_MM, params.radius_mm[1] + RADIUS_STEP_MM, RADIUS_STEP_MM)
     gy, gx = np.gradient(array, spacing[1], axis=1), np.gradient(array, spacing[2], axis=2)
     size = np.hypot(gy, gx)
-    floor = max(float(np.percentile(size[:, ::2, ::2], VOTERS)), 1e-6)
+    floor = max(percentile(size[:, ::2, ::2], VOTERS), 1e-6)
     s, y, x = np.nonzero(size > floor)
     strength = size[s, y, x]
     weight = np.minimum(strength / (2 * floor), 1.0)

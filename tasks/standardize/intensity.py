@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.domain.volume import Volume
-from tasks.standardize.balls import block_mean
+from tasks.standardize.balls import block_mean, percentile
 from tasks.standardize.params import N4, Level
 from tasks.store.resample import resample
 
@@ -35,12 +35,12 @@ def sample(boxes: list[NDArray]) -> tuple[NDArray[np.float32], NDArray[np.float3
     """Some 100,000 values of the boxes; and those of the body: above a tenth of the brightest percent."""
     step = max(round((sum(box.size for box in boxes) / ENOUGH) ** 0.5), 2)
     values = np.concatenate([box[:, ::step, ::step].ravel() for box in boxes]).astype(np.float32)
-    return values, values[values > 0.1 * np.percentile(values, 99)]
+    return values, values[values > 0.1 * percentile(values, 99)]
 
 
 def unit(body: NDArray[np.float32], level: Level) -> float:
     """The intensity that becomes 1."""
-    return max(float(np.percentile(body, level.percentile)), 1e-6) / level.value if len(body) else 1.0
+    return max(percentile(body, level.percentile), 1e-6) / level.value if len(body) else 1.0
 
 
 def unbiased(volume: Volume, params: N4) -> Volume:
@@ -49,7 +49,7 @@ def unbiased(volume: Volume, params: N4) -> Volume:
     what this does in a tenth of one."""
     factors = np.maximum(np.round(params.block_mm / volume.spacing), 1).astype(int)
     coarse = block_mean(volume, np.minimum(factors, volume.array.shape))
-    body = coarse.array > 0.1 * np.percentile(coarse.array, 97)
+    body = coarse.array > 0.1 * percentile(coarse.array, 97)
     if body.sum() < 200:
         return volume
     whole = polynomials(coarse.array.shape, params.order)

@@ -161,9 +161,11 @@ def alike_pair(seen: Volume, sign: int, a: Head, b: Head, params: Localizer) -> 
         a, b = b, a
     middle = midline(seen, a.centre)
     image = None if middle is None else mirrored_place(seen, a, middle)
-    if image is not None and np.linalg.norm(image - b.centre) > OFFSETS_MM[-1] and metal(seen, a, image) > ALL_METAL:
-        side: Side = "L" if a.centre[0] > b.centre[0] else "R"
-        return Located({side: a}, {"R" if side == "L" else "L": IMPLANT.format(1.0)}, "midline")
+    if image is not None and np.linalg.norm(image - b.centre) > OFFSETS_MM[-1]:
+        dark = metal(seen, a, image)
+        if dark > ALL_METAL:
+            side: Side = "L" if a.centre[0] > b.centre[0] else "R"
+            return Located({side: a}, {"R" if side == "L" else "L": IMPLANT.format(dark)}, "midline")
     if abs(a.radius - b.radius) > UNLIKE_MM:
         again, _ = facing_head(seen, sign, a, b.centre, params)
         b = again if again is not None else b
@@ -208,10 +210,9 @@ def facing_head(
         best = Head(centre, radius, confidence, lateral, what.seen)
     if best is None:
         return None, "no ball at the mirrored place: the head is destroyed, or an implant"
-    dark = void(seen, best)
-    if best.confidence < WEAK and metal(seen, head, mirrored, 24.0) > ALL_METAL:
-        return None, IMPLANT.format(1.0)
-    if dark > METAL:
+    if best.confidence < WEAK and (dark := metal(seen, head, mirrored, 24.0)) > ALL_METAL:
+        return None, IMPLANT.format(dark)
+    if (dark := void(seen, best)) > METAL:
         return None, IMPLANT.format(dark)
     if best.confidence < params.facing_confidence:
         return None, f"confidence {best.confidence:.2f} at the mirrored place, below {params.facing_confidence:g}"
@@ -254,6 +255,22 @@ def facing(a: Head, b: Head, params: Localizer, least: float) -> bool:
     left, right = (a, b) if a.centre[0] > b.centre[0] else (b, a)
     outwards = left.lateral > 0 > right.lateral
     return bool(sure and outwards and low <= apart[0] <= high and apart[1:].max() <= params.level_mm)
+
+
+def opposite(volume: Volume, polarity: int, known: Head, params: Localizer) -> Located:
+    """The other head, in a series that shows it alone, where another series of this frame of reference has shown
+    `known`: two that face each other need be less sure."""
+    seen = view(volume)
+    found = [
+        head
+        for sign in ((1,) if polarity else (1, -1))
+        for head in heads(seen, sign, params)
+        if facing(known, head, params, params.pair_confidence) and alike(known, head)
+    ]
+    if not found:
+        return Located()
+    best = max(found, key=lambda head: head.confidence)
+    return Located({"L" if best.centre[0] > known.centre[0] else "R": best}, {}, "pair")
 
 
 def alike(a: Head, b: Head) -> bool:

@@ -7,13 +7,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tasks.domain.volume import Volume
-from tasks.standardize.balls import block_mean
+from tasks.standardize.balls import block_mean, percentile
 
 BODY = 0.25
 """Brighter than this share of the bright (97th percentile) is body, and what lies between such; beyond is air."""
 MARGIN_MM = 12.0
 LEAST_AIR = 0.01
 """With less air than this share of the slices ghosts cannot be told from anatomy."""
+DARK = 0.3
+"""What is brighter than this share of the body is no air with ghosts: the body goes on there, beyond its bright fat."""
+GRAIN = 4
+"""Pixels; air is looked at in squares of so many, in which noise evens out."""
 LOOK_MM = 4.0
 """In-plane voxel of the images whose movement is measured."""
 LONGEST_MM = 20.0
@@ -50,11 +54,11 @@ def quality(
 
 
 def ghosting(image: Volume, sigma: float) -> float | None:
-    """None where the field of view shows too little air, or a scanner has painted it black."""
+    """None where the field of view shows too little air, or what is no air, or a scanner has painted it black."""
     chosen = np.unique(np.linspace(0, len(image.array) - 1, SLICES + 2).round().astype(int)[1:-1])
     planes = image.array[chosen, ::2, ::2].astype(np.float32)
     spacing = 2 * image.spacing[1:]
-    bright = float(np.percentile(planes, 97))
+    bright = percentile(planes, 97)
     bright_enough = ndimage.uniform_filter(planes, (1, 3, 3)) > max(BODY * bright, 2.5 * sigma)
     # Small specks of ghost are not body; muscle between fat is; what lies near the body is left out.
     body = ndimage.binary_opening(bright_enough, np.ones((1, 5, 5)))
@@ -64,13 +68,18 @@ def ghosting(image: Volume, sigma: float) -> float | None:
     air = planes[~near]
     if air.size < LEAST_AIR * planes.size or not body.any() or float((air == 0).mean()) > 0.5:
         return None
-    # Noise alone is Rayleigh distributed where there is no signal (mean 1.25, SD 0.655 of its sigma); its grain in the
-    # air says how strong it is there, which ghosts, being images, hardly change.
-    grain = np.abs(np.diff(planes, n=2, axis=2))[~(near[:, :, :-2] | near[:, :, 2:])]
-    if grain.size:
-        sigma = min(sigma, float(np.median(grain)) * 1.4826 / np.sqrt(6) / 0.655)
-    beyond = float(air.mean()) - np.sqrt(np.pi / 2) * sigma
-    return max(beyond, 0.0) / max(float(np.median(planes[body])), 1e-6)
+    level = max(percentile(planes[body], 50), 1e-6)
+    whole = ndimage.minimum_filter(~near, (1, GRAIN, GRAIN))
+    if not whole.any():
+        return None
+    squares = ndimage.uniform_filter(planes, (1, GRAIN, GRAIN))[whole]
+    middle = percentile(squares, 50)  # bright specks, as of skin, are no ghosts
+    if middle > DARK * level:
+        return None
+    # Noise alone is Rayleigh distributed where there is no signal (mean 1.25 of its sigma). Where coils or a scanner's
+    # filters make it another in the air than in the body, the darker parts of the air say how bright empty air is.
+    empty = min(percentile(squares, 25), float(np.sqrt(np.pi / 2)) * sigma)
+    return max(middle - empty, 0.0) / level
 
 
 def _between(body: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
@@ -90,7 +99,7 @@ def motion(image: Volume) -> float | None:
     if slices < 5 or min(height, width) < 16:
         return None
     window = np.hanning(height)[:, None] * np.hanning(width)
-    bright = float(np.percentile(small.array, 90))
+    bright = percentile(small.array, 90)
     if bright <= 0:
         return None
     planes = np.log1p(np.maximum(small.array, 0) / bright * 4)

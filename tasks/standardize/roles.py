@@ -17,6 +17,8 @@ PLANES = ("sagittal", "coronal", "axial")
 WIDE_MM = 280.0
 """A series this wide from left to right shows both hips."""
 
+BESIDE_MM = 100.0
+"""Series narrower than that, and this far apart from left to right, show a hip each."""
 
 DEEP_MM = 45.0
 """A stack this deep shows a whole femoral head."""
@@ -57,6 +59,11 @@ class Candidate:
     def width_mm(self) -> float:
         """Extent from left to right in the patient."""
         return float(np.abs(self.volume.affine[0, :3]) @ np.array(self.volume.array.shape))
+
+    def beside(self, other: Candidate) -> bool:
+        """This series shows one hip, and `other` the other one."""
+        middles = [c.volume.to_lps((np.array(c.volume.array.shape) - 1) / 2)[0] for c in (self, other)]
+        return max(self.width_mm, other.width_mm) < WIDE_MM and abs(middles[0] - middles[1]) > BESIDE_MM
 
 
 def candidate(stack: Stack, volume: Volume, measured: Measured, frames: list[Frame], params: Params) -> Candidate:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from tasks.domain.hip import ROLES, SIDES, Side, hip_visit
 from tasks.domain.volume import Grid, Volume
 from tasks.standardize import intensity, quality, sheet
 from tasks.standardize.balls import block_mean
-from tasks.standardize.locate import Head, Located, locate
+from tasks.standardize.locate import Head, Located, locate, opposite
 from tasks.standardize.params import Params, Quality
 from tasks.standardize.rim import ROUGH
 from tasks.standardize.roles import Candidate, candidate, rank, told
@@ -28,6 +28,9 @@ from tasks.store.items import Item
 from tasks.store.resample import resample
 from tasks.store.series import UNREADABLE, Stack, read_stacks, volume
 
+SHOWN = 0.5
+"""A series shows a head whose place is known where it holds this share of it."""
+
 Row = dict[str, Any]
 Name = Literal["t1", "fluid", "contrast"]
 
@@ -35,20 +38,19 @@ Name = Literal["t1", "fluid", "contrast"]
 def process(item: Item, params: Params, out: Path) -> list[Row]:
     """Rows of both tables, told apart by the column `table` (hips | series); writes `<hip_visit>.safetensors`."""
     found, rows = read(item, params)
-    groups: dict[str, dict[Name, Candidate]] = {}
-    for one in sorted((c for c in found if c.role), key=lambda c: rank(c, params)):
-        # Without a frame of reference a series shares its place with its own study's series only by assumption.
-        frame = one.stack.frame_of_reference or one.stack.study
-        roles = groups.setdefault(frame, {})
-        if one.role in roles:
-            rows.append(series_row(one, "unused", f"another series of this visit is a better {one.role}"))
-        else:
-            roles[one.role] = one  # type: ignore[index]
+    groups, others = grouped(found, params)
+    rows += others
     for one in found:
         if not one.role:
             rows.append(series_row(one, "unused", one.why))
-    places = [place_of(frame, roles, params) for frame, roles in sorted(groups.items())]
-    # The frame of reference with most heads and T1 leads; another adds the roles that it lacks.
+    places: list[Place] = []
+    for frame, fields in sorted(groups.items()):
+        for roles in fields:
+            places.append(place_of(frame, roles, params, places))
+        # The first of two may have shown a head that is sure enough only beside the other.
+        if len(fields) > 1 and not places[-len(fields)].located.heads:
+            places[-len(fields)] = place_of(frame, fields[0], params, places)
+    # The frame of reference with most heads and T1 leads; another, or another field of view, adds what it lacks.
     places.sort(key=lambda place: (-len(place.located.heads), "t1" not in place.roles, place.frame))
     used: set[str] = set()
     answer: list[Row] = []
@@ -69,6 +71,26 @@ def process(item: Item, params: Params, out: Path) -> list[Row]:
             partial.write_bytes(picture(answer, rows, places, out))
         rows[0]["owns"] = name
     return answer + rows
+
+
+def grouped(found: list[Candidate], params: Params) -> tuple[dict[str, list[dict[Name, Candidate]]], list[Row]]:
+    """{frame of reference: fields of view, each with its roles}, best series first; and rows of those not needed. A
+    frame has several fields where its series show each hip for itself."""
+    groups: dict[str, list[dict[Name, Candidate]]] = {}
+    rows = []
+    for one in sorted((c for c in found if c.role), key=lambda c: rank(c, params)):
+        # Without a frame of reference a series shares its place with its own study's series only by assumption.
+        fields = groups.setdefault(one.stack.frame_of_reference or one.stack.study, [])
+        same = [roles for roles in fields if one.role in roles and not one.beside(roles[one.role])]  # type: ignore[index]
+        free = [roles for roles in fields if one.role not in roles]
+        near = [roles for roles in free if not any(one.beside(other) for other in roles.values())]
+        if same:
+            rows.append(series_row(one, "unused", f"another series of this visit is a better {one.role}"))
+        elif near:
+            near[0][one.role] = one  # type: ignore[index]
+        else:
+            fields.append({one.role: one})  # type: ignore[dict-item]
+    return groups, rows
 
 
 def picture(answer: list[Row], rows: list[Row], places: list[Place], out: Path) -> bytes:
@@ -105,8 +127,15 @@ class Place:
     by: str
 
 
-def place_of(frame: str, roles: dict[Name, Candidate], params: Params) -> Place:
-    located, by = localize(roles, params)
+def place_of(frame: str, roles: dict[Name, Candidate], params: Params, before: list[Place]) -> Place:
+    """A field of view whose frame has shown its head already (`before`) need not show it again; one that shows the
+    other hip is looked at with that in mind."""
+    located, by = known(frame, roles, before) or localize(roles, params)
+    single = [place for place in before if place.frame == frame and len(place.located.heads) == 1]
+    if single and not located.heads:
+        (head,) = single[0].located.heads.values()
+        beside = opposite(roles[by].volume, 1 if by == "t1" else 0, head, params.localizer)  # type: ignore[index]
+        located = beside if beside.heads else located
     centres = [head.centre for head in located.heads.values()]
     ready: dict[str, Ready] = {}
     for role, one in roles.items():
@@ -119,6 +148,15 @@ def place_of(frame: str, roles: dict[Name, Candidate], params: Params) -> Place:
         found = quality.quality(image, boxes, values, body)
         ready[role] = Ready(one, image, intensity.unit(body, params.levels[role]), found)
     return Place(frame, ready, located, by)
+
+
+def known(frame: str, roles: dict[Name, Candidate], before: list[Place]) -> tuple[Located, str] | None:
+    role, one = next(iter(roles.items()))
+    for place in before:
+        heads = {s: head for s, head in place.located.heads.items() if coverage(one.volume, head) > SHOWN}
+        if place.frame == frame and heads:
+            return replace(place.located, heads=heads, missing={}), role
+    return None
 
 
 def read(item: Item, params: Params) -> tuple[list[Candidate], list[Row]]:
@@ -186,25 +224,28 @@ def hip_row(item: Item, side: Side, places: list[Place], params: Params, out: Pa
         "conflict": conflicts(first, side), "frame_of_reference": first.roles[first.by].one.stack.frame_of_reference,
     } | person(first)  # fmt: skip
     chosen: dict[str, tuple[Ready, Head]] = {}
-    left_out: list[str] = []
+    left_out: dict[str, str] = {}
     for place in there:
         for role, ready in place.roles.items():
             if role in chosen:
                 continue
             seen = coverage(ready.image, place.located.heads[side])
             if seen < params.quality.coverage:
-                left_out.append(f"{role} shows {seen:.0%} of the head")
+                left_out.setdefault(role, f"{role} shows {seen:.0%} of the head")
             elif why := poor(role, ready.quality, params.quality):
-                left_out.append(why)
+                left_out[role] = why
             else:
                 chosen[role] = (ready, place.located.heads[side])
     row["roles"] = "+".join(role for role in ROLES if role in chosen)
-    row["left_out"] = "; ".join(left_out)
+    row["left_out"] = "; ".join(why for role, why in left_out.items() if role not in chosen)
     refused = refusal(row, chosen, first.by, params)
     if refused:
         return row | refused
     tensors: dict[str, NDArray] = {}
-    tables = ("scale", "grids", "sources", "source_spacing_mm", "patient_affine", "frame_of_reference")
+    tables = (
+        "scale", "grids", "sources", "source_spacing_mm", "source_affine", "source_shape", "patient_affine",
+        "frame_of_reference",
+    )  # fmt: skip
     meta: Row = {name: {} for name in tables}
     meta |= {"center_lps": [x, y, z], "side": side, "mirrored": side == "R"}
     for role, (ready, where) in chosen.items():
@@ -219,6 +260,8 @@ def hip_row(item: Item, side: Side, places: list[Place], params: Params, out: Pa
             meta["grids"][name] = {"shape": list(grid.shape), "spacing": list(grid.spacing)}
             meta["sources"][name] = ready.one.stack.series
             meta["source_spacing_mm"][name] = [float(mm) for mm in ready.one.volume.spacing]
+            meta["source_affine"][name] = ready.one.volume.affine.tolist()
+            meta["source_shape"][name] = [int(n) for n in ready.one.volume.array.shape]
             meta["patient_affine"][name] = affine.tolist()
             meta["frame_of_reference"][name] = ready.one.stack.frame_of_reference
     leading = first.by if first.by in chosen else next(iter(chosen))

@@ -127,21 +127,26 @@ def physics_of(dataset: Dataset, group: Any) -> dict[str, Any]:
     """What the scanner did, in ms, from standard attributes alone (private ones, Philips' scaling too, are ignored).
 
     fat_suppressed: a saturation or excitation that spares fat, a Dixon water image, or an inversion time that nulls
-    fat. contrast: True where an agent or its dose is named, None where the agent is there without a value (by the
-    standard it was given then, yet some scanners write it into every image: `Stack`s of a study are compared), else
-    False. kind: the words of the image type that say what was computed, joined by '+'.
+    fat. contrast: True where an agent or its dose is named, or said to be in this frame, None where the agent is there
+    without a value (by the standard it was given then, yet some scanners write it into every image: `Stack`s of a study
+    are compared), else False. kind: the words of the image type that say what was computed, joined by '+'.
     """
     timing, echo = group("MRTimingAndRelatedParametersSequence"), group("MREchoSequence")
     modifier, frame_type = group("MRModifierSequence"), group("MRImageFrameTypeSequence")
+    # A legacy converted object keeps here what its classic objects said.
+    kept = group("UnassignedPerFrameConvertedAttributesSequence"), group("UnassignedSharedConvertedAttributesSequence")
+
+    def said(keyword: str, *places: Dataset) -> Any:
+        values = (place.get(keyword) for place in (*places, *kept))
+        return next((value for value in values if value not in (None, "")), None)
+
     kind = [str(v).upper() for v in (frame_type.get("FrameType") or dataset.get("ImageType") or [])]
     content = group("FrameContentSequence")
-    tr = _number(timing.get("RepetitionTime"))
-    te = _number(echo.get("EffectiveEchoTime")) or _number(echo.get("EchoTime"))
-    ti = _number(modifier.get("InversionTimes")) or _number(modifier.get("InversionTime"))
-    options = _words(dataset.get("ScanOptions")) + _words(dataset.get("SequenceVariant"))
-    suppression = str(
-        modifier.get("SpectrallySelectedSuppression") or dataset.get("SpectrallySelectedSuppression") or ""
-    ).upper()
+    tr = _number(said("RepetitionTime", timing))
+    te = _number(echo.get("EffectiveEchoTime")) or _number(said("EchoTime", echo))
+    ti = _number(modifier.get("InversionTimes")) or _number(said("InversionTime", modifier))
+    options = _words(said("ScanOptions", dataset)) + _words(said("SequenceVariant", dataset))
+    suppression = str(said("SpectrallySelectedSuppression", modifier, dataset) or "").upper()
     excitation = str(modifier.get("SpectrallySelectedExcitation") or "").upper()
     fat = (
         any(word in {"FS", "FATSAT", "SPIR", "SPAIR", "FSAT", "WE"} or "FAT_SAT" in word for word in options)
@@ -150,22 +155,33 @@ def physics_of(dataset: Dataset, group: Any) -> dict[str, Any]:
         or not {"WATER", "W"}.isdisjoint(kind)
         or (ti is not None and tr is not None and tr > 1200 and 80 <= ti <= 300)
     )
-    named = any(dataset.get(keyword) not in (None, "") for keyword in ("ContrastBolusAgent", *_DOSE))
-    agent = True if named else None if "ContrastBolusAgent" in dataset else False
     return {
         "tr_ms": tr,
         "te_ms": te,
         "ti_ms": ti,
         "fat_suppressed": fat,
-        "contrast": agent,
-        "three_d": str(dataset.get("MRAcquisitionType", "") or "").upper() == "3D",
+        "contrast": _contrast(dataset, group("ContrastBolusUsageSequence"), kept),
+        "three_d": str(said("MRAcquisitionType", dataset) or "").upper() == "3D",
         "kind": "+".join(sorted(set(kind) - {"ORIGINAL", "DERIVED", "PRIMARY", "SECONDARY"})),
         "derived": "DERIVED" in kind[:1],
-        "time": _number(content.get("TemporalPositionIndex")) or _number(dataset.get("TemporalPositionIdentifier")),
-        "acquisition": _number(dataset.get("AcquisitionNumber")),
-        "trigger": _number(dataset.get("TriggerTime")),
-        "b_value": _number(dataset.get("DiffusionBValue")),
+        "time": _number(content.get("TemporalPositionIndex")) or _number(said("TemporalPositionIdentifier", dataset)),
+        "acquisition": _number(said("AcquisitionNumber", dataset)),
+        "trigger": _number(said("TriggerTime", dataset)),
+        "stack": str(content.get("StackID") or ""),
+        "b_value": _number(said("DiffusionBValue", group("MRDiffusionSequence"), dataset)),
     }
+
+
+def _contrast(dataset: Dataset, usage: Dataset, kept: tuple[Dataset, Dataset]) -> bool | None:
+    """An enhanced object lists its agents once, and says of each frame whether they were in: a dynamic series begins
+    without. An empty agent at its root is the converter's, not the scanner's."""
+    administered = str(usage.get("ContrastBolusAgentAdministered") or "").upper()
+    if administered in ("YES", "NO"):
+        return administered == "YES"
+    places = (dataset, *kept)
+    if any(place.get(name) not in (None, "") for place in places for name in ("ContrastBolusAgent", *_DOSE)):
+        return True
+    return None if "ContrastBolusAgent" in (dataset if usage is dataset else kept[1]) else False
 
 
 def decode(frame: Frame) -> NDArray:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 
 from tasks.domain.errors import BadInput
 from tasks.domain.volume import Volume
@@ -68,6 +69,9 @@ READ: list[str] = [
     "FloatPixelData", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 """Attributes that anything here or in `standardize` looks at; the others are skipped, which saves a third."""
+
+TAGS = [Tag(keyword) for keyword in READ]
+"""The same, looked up once."""
 
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, NotImplementedError)
 """What pydicom raises for values that are not what their VR says."""
@@ -122,7 +126,7 @@ def _read(entries: Iterable[tuple[str, bytes]]) -> tuple[list[Stack], list[Unusa
     by_series: dict[str, list[Dataset]] = defaultdict(list)
     for _, data in entries:
         try:
-            dataset: Dataset = pydicom.dcmread(io.BytesIO(data), specific_tags=READ)
+            dataset: Dataset = pydicom.dcmread(io.BytesIO(data), specific_tags=TAGS)
         except (InvalidDicomError, EOFError, ValueError, KeyError, AttributeError) as error:
             unusable.append(Unusable("", "", "", 1, f"not readable as DICOM ({type(error).__name__})"))
             continue
@@ -207,7 +211,16 @@ def _parallel(frames: list[Frame]) -> list[list[Frame]]:
                 break
         else:
             groups.append((same, frame.orientation, times, [frame]))
-    return [one for *_, group in groups for one in _repetitions(group)]
+    return [one for *_, group in groups for stack in _stacks(group) for one in _repetitions(stack)]
+
+
+def _stacks(group: list[Frame]) -> list[list[Frame]]:
+    """The stacks that an enhanced object names, where each is one: some name every frame for itself."""
+    named = defaultdict(list)
+    for frame in group:
+        named[dict(frame.physics)["stack"]].append(frame)
+    whole = len(named) > 1 and min(len(stack) for stack in named.values()) >= BLOCK_SLICES
+    return list(named.values()) if whole else [group]
 
 
 def _alike(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:

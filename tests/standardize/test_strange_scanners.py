@@ -17,6 +17,7 @@ from torsos import Person, person
 
 from tasks.domain.volume import Volume
 from tasks.standardize import process
+from tasks.standardize.locate import locate
 from tasks.standardize.params import Params
 from tasks.standardize.roles import told
 from tasks.store import archives, hips
@@ -119,6 +120,78 @@ def test_dixon_images_two_echoes_and_phases_of_one_series_are_told_apart(params:
     assert roles["NONE+WATER 2.4"].startswith("no role") and "te_ms 60" in roles["M+NONE 60"]
     subtracted = kinds(written(t1, "post", "ge", ImageType=["DERIVED", "PRIMARY", "PROCESSED", "SUBTRACT"]))
     assert candidate(subtracted[0], *volume(subtracted[0]), params).why.startswith("a subtraction")
+
+
+def test_b_values_agents_and_stacks_of_enhanced_frames_are_read(params: Params, seen: Seen) -> None:
+    from tasks.standardize.roles import candidate
+
+    post = seen[1]["post"]
+    low, high = kinds(multiframe([post] * 2, "t1", [{"b": 0}, {"b": 800}]))
+    assert [one.physics["b_value"] for one in (low, high)] == [0, 800]
+    assert "b 800" in candidate(high, *volume(high), params).why
+    # A dynamic series names its agent once for all frames, and begins without.
+    phases = kinds(multiframe([post] * 2, "post", [{"time": 1, "agent": "NO"}, {"time": 2, "agent": "YES"}]))
+    assert [one.physics["contrast"] for one in phases] == [False, True]
+    # Two stacks on one place, told apart by their names; a name for each frame is none.
+    assert [len(one.frames) for one in kinds(multiframe([post] * 2, "t1", [{"stack": "1"}, {"stack": "2"}]))] == [
+        30,
+        30,
+    ]
+    alone = multiframe([post], "t1", [{"stack": "1"}])
+    dataset = pydicom.dcmread(io.BytesIO(alone[0][1]))
+    for k, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        groups.FrameContentSequence[0].StackID = str(k)
+    assert [len(one.frames) for one in kinds([("a.dcm", encoded(dataset))])] == [30]
+
+
+def test_a_legacy_converted_object_is_what_its_classic_files_were(seen: Seen) -> None:
+    from highdicom.legacy import LegacyConvertedEnhancedMRImage
+
+    more = {"StudyID": "1", "StudyDate": "20200101", "StudyTime": "1200", "PatientName": "", "AccessionNumber": "",
+            "PatientBirthDate": "", "PatientSex": "", "ReferringPhysicianName": "", "SliceLocation": 0.0}  # fmt: skip
+    classic = written(seen[1]["stir"], "stir", "siemens", **more)
+    datasets = [pydicom.dcmread(io.BytesIO(data)) for _, data in classic]
+    made = LegacyConvertedEnhancedMRImage(datasets, f"{STUDY}.50", 50, f"{STUDY}.50.1", 1)
+    (old,), (new,) = kinds(classic), kinds([("a.dcm", encoded(made))])
+    same = ("tr_ms", "te_ms", "ti_ms", "fat_suppressed", "three_d", "contrast")
+    assert {name: new.physics[name] for name in same} == {name: old.physics[name] for name in same}
+    assert np.array_equal(volume(new)[0].array, volume(old)[0].array)
+    assert np.allclose(volume(new)[0].affine, volume(old)[0].affine)
+
+
+def halves(image: Volume) -> dict[str, Volume]:
+    """Each hip for itself: the columns of a wide coronal image cut in the middle."""
+    half = image.array.shape[2] // 2
+    right = Volume(image.array[:, :, :half], image.affine)
+    affine = image.affine.copy()
+    affine[:3, 3] = image.to_lps(np.array([0.0, 0.0, half]))
+    parts = [right, Volume(image.array[:, :, half:], affine)]
+    parts.sort(key=lambda part: part.to_lps(np.array(part.array.shape) / 2)[0])
+    return dict(zip("RL", parts, strict=True))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_series_that_show_one_hip_each_are_both_used(wide: bool, tmp_path: Path, params: Params, seen: Seen) -> None:
+    who, images = seen
+    t1, stir = halves(images["t1"]), halves(images["stir"])
+    files = written(stir["L"], "stir", "siemens", number=3) + written(stir["R"], "stir", "siemens", number=4)
+    if wide:
+        files += written(images["t1"], "t1", "siemens", number=1)
+    else:
+        files += written(t1["L"], "t1", "siemens", number=1) + written(t1["R"], "t1", "siemens", number=2)
+    found, series = visit(tmp_path, files, params)
+    assert [(row["side"], row["roles"], row["left_out"]) for row in found] == [
+        ("L", "t1+fluid", ""),
+        ("R", "t1+fluid", ""),
+    ]
+    assert all(off(row, who) < 2.0 for row in found)
+    assert {row["status"] for row in series} == {"used"}
+    if not wide:  # a dead head alone is not sure enough; beside the other one it is
+        assert (
+            set(locate(t1["R"], 1, params.localizer).heads) == {"R"} and not locate(t1["L"], 1, params.localizer).heads
+        )
+    for row, number in zip(found, (3, 4), strict=True):
+        assert hips.read(tmp_path / row["file"]).meta["sources"]["fluid"] == f"{STUDY}.{number}"
 
 
 def test_phases_without_any_time_are_taken_in_the_order_of_their_numbers(seen: Seen) -> None:

@@ -84,7 +84,8 @@ def written(
 
 
 def multiframe(volumes: list[Volume], role: str, frames: list[dict[str, Any]], study: str = "1.2.826.0.1.77") -> Files:
-    """One enhanced object of several volumes on one grid; `frames` says of each: te, kind (FrameType), time."""
+    """One enhanced object of several volumes on one grid; `frames` says of each: te, kind (FrameType), time, b
+    (s/mm2), agent (YES or NO), stack (StackID)."""
     series = f"{study}.900"
     dataset = _head(study, series, f"{series}.1", ExplicitVRLittleEndian)
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.4.1")
@@ -105,6 +106,13 @@ def multiframe(volumes: list[Volume], role: str, frames: list[dict[str, Any]], s
             one.MREchoSequence = [_with(EffectiveEchoTime=float(says.get("te", times["EchoTime"])))]
             one.MRImageFrameTypeSequence = [_with(FrameType=["ORIGINAL", "PRIMARY", says.get("kind", "M"), "NONE"])]
             one.FrameContentSequence = [_with(TemporalPositionIndex=int(says.get("time", 1)))]
+            if "stack" in says:
+                one.FrameContentSequence[0].StackID = says["stack"]
+            if "b" in says:
+                one.MRDiffusionSequence = [_with(DiffusionBValue=float(says["b"]))]
+            if "agent" in says:
+                dataset.ContrastBolusAgentSequence = [_with(ContrastBolusAgentNumber=1)]
+                one.ContrastBolusUsageSequence = [_with(ContrastBolusAgentAdministered=says["agent"])]
             one.PixelValueTransformationSequence = [_with(RescaleSlope="2", RescaleIntercept="0", RescaleType="US")]
             groups.append(one)
             pixels.append(np.round(volume.array[k] / 2).astype("<u2").tobytes())
