@@ -31,15 +31,21 @@ def run() -> None:
     with serving(ledger, params, settings, settings.origin) as receiver:
         (settings.home / "receiver.up").write_text(str(receiver.port), encoding="utf-8")
         while True:
-            for name, step in steps.items():
-                try:
-                    step()
-                except (OsteoflowError, OSError) as error:
-                    if time.monotonic() - complained.get(name, -AGAIN_S) >= AGAIN_S:
-                        complained[name] = time.monotonic()
-                        text = str(error) if isinstance(error, OsteoflowError) else type(error).__name__
-                        log.warning("%s: %s; trying again", name, text)
+            look(steps, complained)
             time.sleep(params.poll_seconds)
+
+
+def look(steps: dict[str, Callable[[], object]], complained: dict[str, float]) -> None:
+    """Each step has its turn. `complained`: when it was last said of a step that it failed."""
+    for name, step in steps.items():
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - whatever a server answers or a file holds: the door stays open
+            if time.monotonic() - complained.get(name, -AGAIN_S) >= AGAIN_S:
+                complained[name] = time.monotonic()
+                # What is not ours may quote what it was about, and that may be a patient.
+                text = str(error) if isinstance(error, OsteoflowError) else type(error).__name__
+                log.warning("%s: %s; trying again", name, text)
 
 
 def looks(settings: Settings, params: Params, ledger: Ledger, hints: Hints) -> dict[str, Callable[[], object]]:
