@@ -26,6 +26,7 @@ from rich.console import Console
 from flows import known
 from flows.given import Given, giving
 from flows.progress import bar
+from flows.supervise import started
 from tasks import anonymize, receive, standardize
 from tasks.domain.errors import BadInput, OsteoflowError, Unavailable, WrongUse
 from tasks.domain.params import load
@@ -156,27 +157,17 @@ def _failed(ledger: Ledger, row_key: str, error: Exception) -> None:
 
 def _owner() -> str:
     """This process, told apart from a later one with the same number (in a container it often has)."""
-    return f"{platform.node()}:{os.getpid()}:{_started(os.getpid())}"
+    return f"{platform.node()}:{os.getpid()}:{started(os.getpid())}"
 
 
 def _is_gone(owner: str) -> bool:
     """Whether the process that holds a lease has died; one of another machine is waited for until its lease expires."""
     host, _, rest = owner.partition(":")
-    pid, _, started = rest.partition(":")
+    pid, _, since = rest.partition(":")
     if host != platform.node() or not pid.isdigit():
         return False
-    now = _started(int(pid))
-    return now == "" or now != started
-
-
-def _started(pid: int) -> str:
-    """When a process began, in ticks since the machine did; '' when there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
-    except FileNotFoundError:
-        return "" if Path("/proc/self").exists() else "unknown"
-    except (OSError, IndexError):
-        return "unknown"
+    now = started(int(pid))
+    return now == "" or now != since
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.environment import prepare
-from flows.supervise import Child, Supervisor
+from flows.supervise import Child, Supervisor, end_left
 from tasks.domain.errors import Unavailable
 from tasks.domain.settings import Settings
 
@@ -72,6 +72,7 @@ def run(console: Console, check: bool = False) -> None:
         fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise Unavailable("osteoflow serve is running in this workspace, or is still stopping") from None
+    end_left(settings)
     wanted = children(settings)
     api = next(child.url for child in wanted if child.name == "prefect").removesuffix("/health")
     supervisor = Supervisor(settings, os.environ | {"PREFECT_API_URL": api})
@@ -82,7 +83,6 @@ def run(console: Console, check: bool = False) -> None:
         for child in wanted:
             # The worker and the UI warm up beside the others; Prefect's API is what deployments need.
             pid = supervisor.start(child, wait=child.name in ("receiver", "prefect"))
-            supervisor.say()
             table.add_row(child.name, child.url.removesuffix("/health").removesuffix("/api") or f"pid {pid}")
         for child in wanted:
             supervisor.wait(child.name)

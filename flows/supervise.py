@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tasks.store.files import write_json
 
 START_PATIENCE_S = 300.0
 """A slow machine was seen to need 30 s for a fresh Prefect database; ten times that before giving up."""
+END_PATIENCE_S = 20.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 1.0, 60.0, 120.0
 """Before a child is started again: doubled with each death, and forgotten after it ran for STEADY_S."""
 
@@ -62,6 +64,7 @@ class Supervisor:
         if child.mark is not None:
             child.mark.unlink(missing_ok=True)
         self.running.append(_Running(child, self._spawn(child), time.monotonic()))
+        self.say()
         if wait:
             self.wait(child.name)
         return self.running[-1].process.pid
@@ -116,7 +119,7 @@ class Supervisor:
         children = {
             one.child.name: {
                 "pid": one.process.pid, "url": one.child.url, "deaths": one.deaths, "last_exit": one.last_exit,
-                "waiting": one.due is not None,
+                "waiting": one.due is not None, "started": started(one.process.pid),
             }
             for one in self.running
         }  # fmt: skip
@@ -142,12 +145,39 @@ def serving(settings: Settings) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     if not _alive(int(state.get("pid", 0))):
-        return {"itself": "it ended without stopping its children; start it again"}
+        return {"itself": "it ended without stopping its children; start it again, which ends them first"}
     return {
         name: ("up" if _alive(one["pid"]) and not one["waiting"] else "down, will be started again")
         + (f", died {one['deaths']} times, last with {one['last_exit']}" if one["deaths"] else "")
         for name, one in state.get("children", {}).items()
     }
+
+
+def end_left(settings: Settings) -> None:
+    """End the children that a `serve` which was killed has left: they hold the ports. Called by the one that runs."""
+    try:
+        state = json.loads(state_file(settings).read_text(encoding="utf-8"))
+        left = [(int(one["pid"]), str(one["started"])) for one in state["children"].values()]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    left = [(pid, since) for pid, since in left if since.isdigit() and started(pid) == since]
+    for pid, _ in left:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+    deadline = time.monotonic() + END_PATIENCE_S
+    while time.monotonic() < deadline and any(_alive(pid) and started(pid) == since for pid, since in left):
+        time.sleep(0.05)
+    state_file(settings).unlink(missing_ok=True)
+
+
+def started(pid: int) -> str:
+    """When a process began, in ticks since the machine did; '' when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        return "" if Path("/proc/self").exists() else "unknown"
+    except (OSError, IndexError):
+        return "unknown"
 
 
 def state_file(settings: Settings) -> Path:

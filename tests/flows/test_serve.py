@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows import arrive, deployments
-from flows.supervise import Child, Supervisor, serving
+from flows.supervise import Child, Supervisor, end_left, serving
 from flows.worker import _Server
 from tasks.domain.errors import Unavailable
 from tasks.domain.settings import Settings
@@ -93,3 +93,19 @@ def test_a_lease_of_a_process_that_is_gone_or_is_another_by_now() -> None:
     assert not arrive._is_gone(owner)
     assert arrive._is_gone(owner.rpartition(":")[0] + ":1"), "the same number, another process"
     assert not arrive._is_gone("elsewhere:1:1")
+
+
+def test_children_of_a_serve_that_was_killed_are_ended_by_the_next(home: Path) -> None:
+    settings = Settings().ensure()
+    supervisor = Supervisor(settings, dict(os.environ))
+    supervisor.start(sleeper("one", settings.home))
+    supervisor.start(sleeper("two", settings.home))
+    one, two = (running.process for running in supervisor.running)
+    left = json.loads((settings.home / "serve.json").read_text())  # as kill -9 leaves it
+    left["children"]["two"]["started"] = "1"  # its number is another process's by now
+    (settings.home / "serve.json").write_text(json.dumps(left))
+    end_left(settings)
+    assert one.poll() == -signal.SIGKILL and two.poll() is None
+    assert not (settings.home / "serve.json").exists()
+    end_left(settings)
+    supervisor.stop()
