@@ -159,8 +159,8 @@ def _keep(out: Path, params: Params, mark: str, slices: pd.DataFrame, fits: list
 
 
 def _predictions(out: Path, network: str) -> pd.DataFrame:
-    """One row a slice, the mean over seeds."""
-    keys = ["hip_visit", "subject", "fold", "slice", "label"]
+    """One row a slice, the mean over seeds, in the same order however folds were dealt."""
+    keys = ["hip_visit", "subject", "slice", "label", "fold"]
     return pd.read_parquet(out / f"{network}.parquet").groupby(keys, as_index=False).agg(p=("p", "mean"))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from tasks.domain.errors import Differs
 from tasks.training import metrics
 
 UNITS = ("slice", "hip_visit", "patient")
@@ -67,6 +68,10 @@ def leakage(
     for network in (network for network in honest if network in leaky):
         for unit in UNITS:
             a, b = (to_unit(one[network], unit, top_slices) for one in (honest, leaky))
+            if not (a["subject"].tolist() == b["subject"].tolist() and a["label"].tolist() == b["label"].tolist()):
+                raise Differs(
+                    f"{network}: {unit} rows with folds of patients and of slices differ; run both protocols again"
+                )
             gain = metrics.paired_bootstrap(a["label"], b["p"], a["p"], a["subject"], n=resamples)
             row: dict[str, Any] = {"network": network, "unit": unit, "n": len(a), "n_patients": a["subject"].nunique()}
             for end, one in (("", a), ("_slice_split", b)):
