@@ -97,7 +97,7 @@ def fit_fold(job: Job) -> dict[str, Any]:
 def predict(model: nn.Module, stack: data.Stack, slices: pd.DataFrame, batch: int) -> np.ndarray:
     """(n,) probability of a lesion for each row of `slices`, images as they are."""
     model.eval()
-    where = stack.bits.device
+    where = stack.scale.device  # images may stay on the CPU
     visit = torch.tensor(slices["visit"].to_numpy(dtype=np.int64), device=where)
     place = torch.tensor(slices["slice"].to_numpy(dtype=np.int64), device=where)
     out = []
