@@ -77,12 +77,20 @@ def read_report(facts: Facts) -> Row:
         "units": evaluate.get("units") or [],
         "baselines": [{"name": name, **row} for name, row in (evaluate.get("baselines") or {}).items()],
         "figures": [(name, text, svg) for name, text in FIGURES.items() if (svg := _text(folder / f"{name}.svg"))],
-        "compare": _csv(root / "reports/compare.csv"),
+        "compare": _compare(root),
         "effect": _csv(root / "reports/effect.csv"),
         "effect_figures": [
             svg for name in ("effect", "overlap") if (svg := _text(root / f"reports/effect/{name}.svg"))
         ],
     }
+
+
+def _compare(root: Path) -> list[Row]:
+    """The table of networks, and how many slices a second each reads on the machine that trained it: this differs from
+    day to day, so that it is in no table that DVC keeps."""
+    speed = _json(root / "reports/speed/compare.json")
+    rows = _csv(root / "reports/compare.csv")
+    return [row | {"images_per_s": speed.get(row["network"], {}).get("images_per_s")} for row in rows]
 
 
 def _model(one: Mapping[str, Any]) -> Row:

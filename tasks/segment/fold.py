@@ -90,7 +90,7 @@ def fit_fold(job: Job) -> dict[str, Any] | None:
         "inputs": inputs,
         "trained_on": sorted(set(learn["subject"]) | set(older["trained_on"] if older else [])),
         "warm_started_from": older["weights"] if older else None,
-        "reading": {"size_px": params.hip.size_px if job.kind == "hip" else 0, "threshold": how.threshold},
+        "reading": lesson.reading,
         "hip_visits": len(active),
         "history": fitted.history,
         "steps": fitted.steps,
@@ -109,6 +109,9 @@ def _architecture(kind: str, params: Params) -> dict[str, Any]:
 class _Lesson(Protocol):
     usable: Tensor
     """(N,) whether a hip-visit has anything to teach."""
+    reading: dict[str, float]
+    """What `predict` needs beside the network: size_px of a slice (0: as it is), threshold of a mask, and reach_mm from
+    the centre of the head, beyond which there is no mask (0: anywhere)."""
 
     def make(self, index: Tensor, generator: Generator) -> dict[str, Tensor]: ...
 
@@ -125,6 +128,7 @@ class _Hips:
         self.stack = data.stack(paths, ROLES, size).to(where)
         self.masks = data.masks(train["mask"].tolist(), LABELS["hip"], shape, lesion, size).to(where)
         self.usable = ((self.masks.known[:, 0] > 0) & (self.stack.present.sum(1) > 0)).cpu()
+        self.reading = {"size_px": size, "threshold": params.hip.threshold, "reach_mm": 0.0}
 
     def make(self, index: Tensor, generator: Generator) -> dict[str, Tensor]:
         how, depth = self.params.augment, self.stack.bits.shape[2]
@@ -153,6 +157,9 @@ class _Vessels:
         whole = data.stack(train["path"].tolist(), FINE)
         drawn = data.masks(train["mask"].tolist(), LABELS["vessel"], whole.bits.shape[2:])
         self.usable = (drawn.known[:, 0] > 0) & (whole.present[:, 0] > 0)
+        # The large vessels beside the joint are bright as well, and nobody draws them.
+        reach = _reach_mm(whole, drawn) + params.vessel.margin_mm
+        self.reading = {"size_px": 0, "threshold": params.vessel.threshold, "reach_mm": round(reach, 2)}
         self.stack, self.masks = whole.to(where), drawn.to(where)
         # Most of the volume has no vessel: a share of the slabs is drawn where there are some, the rest anywhere.
         self.chance = drawn.masks.flatten(3).sum(3, dtype=torch.float32)[:, 0].to(where) ** 0.5 + 1e-6
@@ -188,6 +195,14 @@ class _Vessels:
                 seen, wanted, known.expand(-1, how.slab), how.skeleton_steps
             )
         return total
+
+
+def _reach_mm(stack: data.Stack, masks: data.Masks) -> float:
+    """How far from the centre of the head vessels were drawn: all but one voxel of a thousand."""
+    away = stack.distance(torch.arange(stack.bits.shape[2])) * data.DISTANCE_MM
+    drawn = [away[mask[0] > 0].numpy() for mask in masks.masks]
+    found = np.concatenate([np.zeros(1, dtype=np.float32), *drawn])
+    return float(np.percentile(found, 99.9))
 
 
 def lesion_labels(rows: pd.DataFrame, labels: pd.DataFrame) -> tuple[float, ...]:

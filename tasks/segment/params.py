@@ -50,6 +50,8 @@ class VesselNet(Section):
     positive: float
     """How many times a vessel voxel counts in cross-entropy."""
     threshold: float
+    margin_mm: float
+    """Farther than this beyond where readers drew vessels, counted from the centre of the head, there are none."""
     warm_epochs: int
     recipe: Recipe
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.domain.errors import WrongUse
+from tasks.nets.folding import folded
 from tasks.nets.segmenters import HipSegmenter, VesselNet
 from tasks.store import hips
 from tasks.store.files import read_json
@@ -40,6 +41,8 @@ def predict(hip_path: Path, models_folder: Path, fold: str | None, out: Path, ma
         if not any(name in file.tensors for name in names):
             continue
         shares = torch.stack([probability(net, about, hip_path) for net, about in nets]).mean(0)
+        if reach := max(about["reading"].get("reach_mm", 0.0) for _, about in nets):
+            shares = shares * _within(reach, file, names[0])
         for channel, label in enumerate(labels):
             tensors[label] = (shares[channel] >= nets[0][1]["reading"]["threshold"]).numpy().astype(np.uint8)
     if "lesion" in tensors:
@@ -67,7 +70,7 @@ def load(folder: str, name: str, weights: str) -> tuple[nn.Module, dict[str, Any
     about = models.record(Path(folder), name) or {}
     net = build(about["architecture"])
     models.load(Path(folder), name, net)
-    return loop.prepare(net, loop.device()).eval(), about
+    return loop.prepare(folded(net), loop.device()), about
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:
@@ -108,6 +111,16 @@ def _through(net: nn.Module, images: Tensor, where: torch.device, batch: int) ->
         with loop.autocast("auto", where):
             parts.append(net(part.to(where).contiguous(memory_format=torch.channels_last)).float().cpu())
     return torch.cat(parts)
+
+
+def _within(reach_mm: float, file: hips.HipFile, name: str) -> Tensor:
+    """(D, H, W) of 0 and 1: which voxels of the grid of `name` are this near the centre of the head."""
+    grid = file.meta["grids"][name]
+    axes = [
+        (torch.arange(n) - (n - 1) / 2) * spacing for n, spacing in zip(grid["shape"], grid["spacing"], strict=True)
+    ]
+    away = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0)
+    return (away <= reach_mm**2).float()
 
 
 def _weights(folder: Path, name: str) -> str:

@@ -72,7 +72,7 @@ def _scores(visit: Visit, target: Path) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"subject": visit.subject, "who": who, "label": label, "dice": agreement.dice(a, b)}
             if label == "vessel":
                 row["cldice"] = agreement.cldice(a, b, visit.skeleton_steps)
-            elif label in found.meta["grids"]:
+            if label in found.meta["grids"]:
                 spacing = found.meta["grids"][label]["spacing"]
                 row["surface_mm"], row["hd95_mm"] = agreement.surface_mm(a, b, spacing)
             row["false_alarm"] = float(a.any() and not b.any()) if who == "network" else float("nan")

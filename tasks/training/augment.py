@@ -27,7 +27,8 @@ def augment(
     count, channels = images.shape[:2]
     if masks is None:
         masks = images.new_zeros(count, 0, *images.shape[2:])
-    both = _affine(torch.cat([images, masks.to(images.dtype)], 1), how, generator, crop)
+    both = torch.cat([images, masks.to(images.dtype)], 1) if masks.shape[1] else images
+    both = _affine(both, how, generator, crop)
     return intensity(both[:, :channels], how, generator, together), both[:, channels:]
 
 
@@ -55,14 +56,16 @@ def intensity(images: Tensor, how: Augment, generator: Generator, together: bool
     """Gain, exponent and noise of each channel; a channel that is missing (all zero) stays so."""
     shape = (images.shape[0], 1 if together else images.shape[1], 1, 1)
     here = (images.abs().amax((-2, -1), keepdim=True) > 0).to(images.dtype)
-    out = images
     if how.gamma:
-        out = out.clamp_min(1e-4) ** (1 + _uniform(shape, images, generator) * how.gamma)
+        out = images.clamp_min(1e-4).pow_(1 + _uniform(shape, images, generator) * how.gamma)
+    else:
+        out = images.clone()
     if how.gain:
-        out = out * (1 + _uniform(shape, images, generator) * how.gain)
+        out.mul_(1 + _uniform(shape, images, generator) * how.gain)
     if how.noise:
-        out = out + torch.randn(images.shape, generator=generator, device=images.device) * how.noise
-    return out * here
+        noise = torch.empty_like(out, memory_format=torch.contiguous_format)
+        out.add_(noise.normal_(generator=generator), alpha=how.noise)
+    return out.mul_(here)
 
 
 def drop_channels(present: Tensor, chance: float, generator: Generator) -> Tensor:

@@ -25,6 +25,8 @@ HIPS, HIPS_TABLE = Path("data/hips"), Path("data/hips.parquet")
 MASKS, ANNOTATIONS, SPLIT = Path("data/masks"), Path("data/annotations.parquet"), Path("data/split.parquet")
 TEST = "test"
 CONSENSUS = "consensus"
+DISTANCE_MM = 30.0
+"""A distance that networks are told counts as one at this length, about that of a femoral head and its neck."""
 MEMORY_SHARE = 0.25
 """Of the memory that is free, images may take this much: a fold is often fitted beside another."""
 _log = logging.getLogger("osteoflow.training")
@@ -117,15 +119,15 @@ class Stack:
         chosen = _taken(self.bits, visit, slices)
         scale = (self.scale * self.present)[visit][:, None, :, None, None]
         offset = (self.offset * self.present)[visit][:, None, :, None, None]
-        return (chosen.to(torch.int32) & 0xFFFF).float() * scale + offset
+        return chosen.view(torch.uint16).to(scale.dtype).mul_(scale).add_(offset)
 
     def distance(self, slices: Tensor) -> Tensor:
-        """(...) slices -> (..., H, W): how far each pixel lies from the centre of the femoral head, in mm / 30."""
+        """(...) slices -> (..., H, W): how far each pixel lies from the centre of the femoral head, in DISTANCE_MM."""
         depth, rows, columns = self.bits.shape[2:]
         along = ((slices - (depth - 1) / 2) * self.spacing[0])[..., None, None]
         down = (torch.arange(rows, device=slices.device) - (rows - 1) / 2)[:, None] * self.spacing[1]
         across = (torch.arange(columns, device=slices.device) - (columns - 1) / 2) * self.spacing[2]
-        return (along**2 + down**2 + across**2).sqrt() / 30.0
+        return (along**2 + down**2 + across**2).sqrt() / DISTANCE_MM
 
     def places(self) -> Tensor:
         """(D,) mm of each slice from the centre of the head, posterior positive."""

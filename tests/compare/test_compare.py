@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import hip_cohort
 import pandas as pd
@@ -13,9 +16,23 @@ from torch import Tensor, nn
 
 from tasks.compare.__main__ import main
 from tasks.compare.table import to_unit
-from tasks.domain.errors import WrongUse
+from tasks.domain.errors import Differs, WrongUse
 
 CSV, FOLDER = Path("reports/compare.csv"), Path("reports/compare")
+
+
+class Memorizer(nn.Module):
+    """In place of a network: as able to know a hip again, at a hundredth of the cost."""
+
+    def __init__(self, name: str, channels: int, dropout: float, weights: Path | None = None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.BatchNorm1d(16 * channels), nn.Linear(16 * channels, 64),
+            nn.ReLU(), nn.Linear(64, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)[:, 0]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +80,7 @@ def test_nothing_is_trained_again_and_another_network_leaves_the_first_alone(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workspace)
+    monkeypatch.setattr("tasks.compare.fold.SliceClassifier", Memorizer)  # the other network, were it trained
     before, table_before = bytes_of(FOLDER), CSV.read_bytes()
     hip_cohort.another_external_site(workspace)
     main([], small(), map)
@@ -103,6 +121,7 @@ def test_same_inputs_same_bytes_in_every_output(
 
 def test_without_masks_the_hips_own_label_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tasks.compare.fold.SliceClassifier", Memorizer)
     hip_cohort.make(tmp_path, patients=4, visits=1, masks=False)
     main([], small(), map)
     said = pd.read_parquet(FOLDER / f"{NETWORK}.parquet")
@@ -133,18 +152,33 @@ def test_a_hip_visit_scores_its_highest_slices_and_a_patient_its_highest_visit()
     assert to_unit(said, "patient", 2)["p"].round(6).tolist() == [0.8]
 
 
-class Memorizer(nn.Module):
-    """In place of a network: as able to know a hip again, at a hundredth of the cost."""
+def test_weights_to_start_from_are_those_of_the_digest_or_none(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[Path | None] = []
 
-    def __init__(self, name: str, channels: int, dropout: float, weights: Path | None = None) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.BatchNorm1d(16 * channels), nn.Linear(16 * channels, 64),
-            nn.ReLU(), nn.Linear(64, 1),
-        )  # fmt: skip
+    class Starting(Memorizer):
+        def __init__(self, name: str, channels: int, dropout: float, weights: Path | None = None) -> None:
+            given.append(weights)
+            super().__init__(name, channels, dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)[:, 0]
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "reports"):
+        shutil.copytree(workspace / name, tmp_path / name)
+    monkeypatch.setattr("tasks.compare.fold.SliceClassifier", Starting)
+    file, trained = tmp_path / "weights.safetensors", bytes_of(FOLDER)[f"{NETWORK}.json"]
+
+    def named(digest: str) -> dict[str, Any]:
+        return small(compare={"pretrained": {NETWORK: {"file": str(file), "sha256": digest}}})
+
+    with pytest.raises(WrongUse, match="is not there"):
+        main([], named("0" * 64), map)
+    file.write_bytes(b"weights")
+    with pytest.raises(Differs, match="does not have the digest"):
+        main([], named("0" * 64), map)
+    assert not given and bytes_of(FOLDER)[f"{NETWORK}.json"] == trained, "nothing was trained from other bytes"
+    main([], named(hashlib.sha256(b"weights").hexdigest()), map)
+    assert given[0] == file and bytes_of(FOLDER)[f"{NETWORK}.json"] != trained
 
 
 def test_leakage_inflates_what_an_honest_split_calls_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,10 +79,12 @@ def workspace(tmp_path, monkeypatch):
     write_text(Path("reports/evaluate/cohort.csv"), "item,level,unit,all,out_of_fold,test\npatients,,patient,2,<5,<5\n")
     write_text(
         Path("reports/compare.csv"),
-        "network,unit,n,n_patients,auc,auc_low,auc_high,accuracy,recall,specificity,best,p_holm_vs_best\n"
-        "mobilenet_v3_large,slice,60,2,0.9,0.8,0.95,0.9,0.9,0.9,mobilenet_v3_large,\n"
-        "resnet18,slice,60,2,0.8,0.7,0.9,0.8,0.8,0.8,mobilenet_v3_large,0.2\n",
+        "network,unit,n,n_patients,auc,auc_low,auc_high,accuracy,recall,specificity,f1,f1_low,f1_high,brier,"
+        "best,p_holm_vs_best,parameters,mmacs\n"
+        "mobilenet_v3_large,slice,60,2,0.9,0.8,0.95,0.9,0.9,0.9,0.87,0.7,0.93,0.1,mobilenet_v3_large,,4203313,226.4\n"
+        "resnet18,slice,60,2,0.8,0.7,0.9,0.8,0.8,0.8,0.8,0.7,0.9,0.2,mobilenet_v3_large,0.2,11177025,1818.6\n",
     )
+    write_json(Path("reports/speed/compare.json"), {"mobilenet_v3_large": {"images_per_s": 281.3}})
     write_text(
         Path("reports/effect.csv"),
         "treatment,outcome,unit,change,low,high,n_hips,n_patients,adjusted,p_holm,reason\n"

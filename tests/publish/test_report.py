@@ -76,6 +76,16 @@ def test_it_shows_what_a_reader_asks_for(workspace, facts):
     assert not re.search(r"\bwill\b", text)
 
 
+def test_networks_are_shown_with_every_score_and_what_they_cost(workspace, facts):
+    page = report(facts, Path("reports/report.html")).read_text()
+    part = page[page.index("Networks compared") : page.index("Treatment response")]
+    best, other = (re.findall(rf"<tr[^>]*><td>{name}</td>.*</tr>", part) for name in ("mobilenet_v3_large", "resnet18"))
+    assert "0.870 (0.700 to 0.930)" in best[0] and "0.100 (no interval)" in best[0]
+    assert re.findall(r"<td class=\"n\">([^<]*)</td>", best[1]) == ["4.20", "226.4", "281.3"]
+    assert re.findall(r"<td class=\"n\">([^<]*)</td>", other[1]) == ["11.18", "1818.6", "not known"], "never guessed"
+    assert "F1" in part and "Brier" in part and "0.2" in other[0]
+
+
 def test_images_show_the_lesion(workspace, facts):
     text = report(facts, Path("reports/report.html")).read_text()
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', text)

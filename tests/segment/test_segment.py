@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def test_masks_of_unseen_patients_are_found(workspace: Path, monkeypatch: pytest
     monkeypatch.chdir(workspace)
     found = report()["agreement"]
     assert found["head"]["network"]["dice"] > 0.7 and found["head"]["network"]["hd95_mm"] < 15
-    assert {"dice", "cldice", "cldice_low", "false_alarm"} <= set(found["vessel"]["network"])
+    scores = {"dice", "cldice", "cldice_low", "hd95_mm", "surface_mm_high", "false_alarm"}
+    assert scores <= set(found["vessel"]["network"])
     assert Path("reports/segment/examples.svg").read_text().count("data:image/png") == 5
     assert found["head"]["readers"]["dice"] > 0.8 and found["head"]["network"]["n_patients"] == 5
 
@@ -80,6 +82,38 @@ def test_on_arrival_the_same_masks_come_out(workspace: Path, tmp_path: Path, mon
     assert all(np.array_equal(new.tensors[name], old.tensors[name]) for name in old.tensors)
     mean = predict(Path("data/hips") / row["file"], MODELS, None, tmp_path)
     assert mean["labels"] == "head+lesion+vessel"
+
+
+def test_no_vessel_is_found_farther_out_than_readers_drew(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large vessels beside the joint are as bright, and nobody draws them."""
+    monkeypatch.chdir(workspace)
+    about = models.record(MODELS, "vessel-fold0")
+    drawn = [hips.read(path) for path in sorted(Path("data/masks").glob("*.safetensors"))]
+    farthest = max(
+        float(away(d.tensors["consensus/vessel"].shape)[d.tensors["consensus/vessel"] > 0].max()) for d in drawn
+    )
+    assert about is not None and 0.8 * farthest < about["reading"]["reach_mm"] <= farthest + 2.0
+    image = sorted(Path("data/hips").rglob("*.safetensors"))[0]
+    far = {}
+    for reach in (0.0, 10.0):
+        folder = tmp_path / str(reach)
+        shutil.copytree(MODELS, folder)
+        for path in folder.glob("vessel-*.json"):
+            kept = json.loads(path.read_text())
+            kept["reading"] |= {"reach_mm": reach, "threshold": 1e-9}  # all is called a vessel
+            path.write_text(json.dumps(kept))
+        predict(image, folder, "0", tmp_path / f"masks-{reach}")
+        mask = hips.read(tmp_path / f"masks-{reach}" / image.name).tensors["vessel"] > 0
+        far[reach] = float(away(mask.shape)[mask].max())
+    assert far[10.0] <= 10.0 < 30.0 < far[0.0]
+
+
+def away(shape: tuple[int, ...]) -> np.ndarray:
+    """mm from the middle of the toy cohort's fine grid."""
+    axes = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape, hip_cohort.FINE.spacing, strict=True)]
+    return np.sqrt(sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij")))
 
 
 def test_only_what_changed_is_made_again_and_external_sites_teach_nothing(
