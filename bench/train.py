@@ -4,6 +4,8 @@ On CPU: one thread, images per CPU second, fp32, channels_last, medians of round
 noisy). `ours_end_to_end` is `tasks.compare`'s own fit: hip files read, sliced, augmented, AdamW, clipping, averaged
 weights, BatchNorm settled. The peers get ready-made batches in memory and do nothing but their step: torchvision's
 reference recipe (SGD, momentum, NCHW as it comes) and timm's (channels_last), where timm is installed.
+Reading is measured beside the same two, eager; ours has its BatchNorm folded (`tasks.nets.folding`). What a compiler
+adds on a CPU costs it a minute or two: it is measured where `OSTEOFLOW_BENCH_COMPILE` is set.
 
 On a GPU: batch 512, bf16, compiled with CUDA graphs, images per second of wall time, and the bytes of the
 memory-traffic count moved per second as a share of a device copy measured in the same run.
@@ -11,6 +13,7 @@ memory-traffic count moved per second as a share of a device copy measured in th
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import multiprocessing
@@ -34,8 +37,9 @@ from tasks.compare import fold
 from tasks.compare.params import Params
 from tasks.domain.hip import ROLES
 from tasks.nets.encoder import SliceClassifier
+from tasks.nets.folding import folded
 from tasks.store import hips
-from tasks.training import augment, loop
+from tasks.training import augment, loop, memory
 
 NETWORK, DEPTH = "mobilenet_v3_large", 12
 MB_PER_IMAGE = {"train": 125.0, "infer": 22.2}
@@ -59,7 +63,7 @@ def run() -> dict[str, object]:
         rounds = [{name: one() for name, one in contestants.items()} for _ in range(3)]
         train = {name: round(statistics.median(each[name] for each in rounds), 1) for name in contestants}
         best = max(value for name, value in train.items() if name != "ours_end_to_end")
-        found: dict[str, object] = {
+        found: dict[str, Any] = {
             "device": torch.cuda.get_device_name() if gpu else "no GPU at hand: small, on one CPU thread",
             "network": NETWORK, "px": size, "batch": batch, "train_img_per_s": train,
             "timm": "measured" if "timm" in train else "not installed",
@@ -69,11 +73,10 @@ def run() -> dict[str, object]:
                 for one in rounds
             ],
             "input_share_of_step": round(_input_share(job, batch, train["ours_end_to_end"]), 4),
-            "infer_bf16_img_per_s": round(_infer(size, 512 if gpu else 32, "bf16"), 1),
-            "infer_fp32_img_per_s": round(_infer(size, 512 if gpu else 32, "fp32"), 1),
+            "infer_img_per_s": _infer(size, 512 if gpu else 32, gpu),
         }  # fmt: skip
         if gpu:
-            found |= _traffic(train["ours_end_to_end"], float(str(found["infer_bf16_img_per_s"])))
+            found |= _traffic(train["ours_end_to_end"], found["infer_img_per_s"]["ours_bf16"])
         else:
             found["ten_networks"] = _ten(job)
     return found
@@ -172,19 +175,43 @@ def _input_share(job: fold.Job, batch: int, rate: float) -> float:
     return statistics.median(times) / (batch / rate)
 
 
-@torch.inference_mode()
-def _infer(size: int, batch: int, precision: str) -> float:
+def _infer(size: int, batch: int, gpu: bool) -> dict[str, float]:
+    """Images per second of reading, contestants taking turns: ours folded, the peers as they come, eager."""
     where = loop.device()
-    model = loop.prepare(SliceClassifier(NETWORK, 3, 0.0), where).eval()
-    images = torch.rand(batch, 3, size, size, device=where).contiguous(memory_format=torch.channels_last)
-    run: Any = torch.compile(model, mode="max-autotune") if where.type == "cuda" else model
-    times = []
-    for _ in range(7):
-        start = _clock()
-        with loop.autocast(precision, where):
-            run(images)
-        times.append(_clock() - start)
-    return batch / statistics.median(times[2:])
+    ours = loop.prepare(folded(SliceClassifier(NETWORK, 3, 0.0)), where)
+    nets: dict[str, tuple[Any, torch.dtype]] = {
+        "ours_fp32": (ours, torch.float32),
+        "ours_bf16": (copy.deepcopy(ours).bfloat16(), torch.bfloat16),
+        "torchvision_eager": (torchvision.models.get_model(NETWORK, num_classes=1).to(where).eval(), torch.float32),
+    }
+    if (model := _timm()) is not None:
+        nets["timm_eager"] = (loop.prepare(model, where).eval(), torch.float32)
+    if gpu:
+        nets = {
+            name: (net.bfloat16(), torch.bfloat16) if "fp32" not in name else (net, how)
+            for name, (net, how) in nets.items()
+        }
+        nets |= {
+            name: (torch.compile(net, mode="max-autotune"), how) for name, (net, how) in nets.items() if "ours" in name
+        }
+    elif os.environ.get("OSTEOFLOW_BENCH_COMPILE"):
+        from torch._inductor import config
+
+        config.freezing = True  # type: ignore[attr-defined]
+        nets |= {
+            f"{name}_compiled": (torch.compile(nets[name][0]), nets[name][1]) for name in ("ours_fp32", "ours_bf16")
+        }
+    images = torch.rand(batch, 3, size, size, device=where)
+    times: dict[str, list[float]] = {name: [] for name in nets}
+    with torch.no_grad(), memory.kept():
+        for _ in range(7):
+            for name, (net, how) in nets.items():
+                layout = torch.contiguous_format if name == "torchvision_eager" else torch.channels_last
+                given = images.to(how).contiguous(memory_format=layout)
+                start = _clock()
+                net(given)
+                times[name].append(_clock() - start)
+    return {name: round(batch / statistics.median(each[2:]), 1) for name, each in times.items()}
 
 
 def _traffic(train: float, infer: float) -> dict[str, object]:

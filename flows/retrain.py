@@ -168,9 +168,25 @@ def stage_task(node: StageNode, repo: Repo, given: Given) -> StageRun:
         name=node.name, retries=node.retries, retry_condition_fn=_may_retry,
         description=f"{node.desc} (queue {node.queue})", persist_result=False,
     )  # fmt: skip
-    done = task(body)()
+    try:
+        done = task(body)()
+    except Exception as error:
+        _tell_of_death(node, error)
+        raise
     given.say(f"  {node.name:<12} {f'{done.function_s:6.1f} s' if done.ran else 'unchanged'}")
     return done
+
+
+def _tell_of_death(node: StageNode, error: Exception) -> None:
+    """To MLflow, where the stage had told of its training; what MLflow says to that must not hide the error itself."""
+    if not (Path("reports") / node.room / "run.jsonl").exists():
+        return
+    from flows import tracking
+
+    try:
+        tracking.died(node.room, type(error).__name__, Path("."))
+    except Exception as silent:  # noqa: BLE001 - the store may be what is down
+        log.warning("MLflow was not told that %s died: %s", node.name, type(silent).__name__)
 
 
 def _may_retry(task: Any, run: Any, state: Any) -> bool:

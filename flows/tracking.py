@@ -119,6 +119,21 @@ def mirror(room: str, parent: str, root: Path) -> str | None:
     return run_id
 
 
+def died(room: str, reason: str, root: Path) -> str | None:
+    """Keep what a room told before it died, as a failed run of a failed parent; None where it told nothing.
+
+    A room that finished and whose outs could not be recorded has nothing to add: the next run mirrors it.
+    """
+    source = root / "reports" / room / "run.jsonl"
+    if not source.exists() or any(event.get("status") == "finished" for event in _events(source)):
+        return None
+    parent = begin(f"dataset run that died in {room}", {"osteoflow.died_of": reason})
+    try:
+        return mirror(room, parent, root)
+    finally:
+        end(parent, "FAILED")
+
+
 def _events(source: Path) -> Iterator[dict[str, Any]]:
     for line in source.read_text(encoding="utf-8").splitlines():
         if line.strip():

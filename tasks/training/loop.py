@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -100,12 +102,13 @@ def fit(
         if resumable and (state := checkpoint.load(resumable, identity, model, optimizer, average, best)):
             start, running, fitted.history = state["step"], state["running"], state["history"]
             least, bad_epochs = state["least"], state["bad_epochs"]
+            fitted.steps = start
             _log.info("%s: goes on from step %d of %d", name, start, total)
 
         def saves(step: int) -> bool:
             return resumable is not None and (step + 1) % recipe.checkpoint_steps == 0 and distribution.first()
 
-        net = _compiled(distribution.wrap(model), recipe)
+        net = _compiled(distribution.wrap(model), recipe, where)
         live = _floats(model) if average else []
         clock = time.perf_counter if where.type == "cuda" else time.process_time
         began = clock()
@@ -144,14 +147,14 @@ def fit(
                 state = {"identity": identity, "step": step + 1, "running": running, "history": fitted.history}
                 state |= {"least": least, "bad_epochs": bad_epochs}
                 checkpoint.save(resumable, model, optimizer, average, best, state)
-        fitted.items_per_s = (fitted.steps - start - 1) * size / max(clock() - began, 1e-9)
+        fitted.items_per_s = max(fitted.steps - start - 1, 0) * size / max(clock() - began, 1e-9)
         if best:
             model.load_state_dict(best)
         elif average:
             for tensor, mean in zip(_floats(model), average, strict=True):
                 tensor.copy_(mean)
         if recipe.settle:
-            _settle(model, recipe, items, size, make, loss, where)
+            _settle(model, recipe, items, min(size, microbatch), make, loss, where)
         if resumable and distribution.first():
             resumable.unlink(missing_ok=True)
     model.eval()
@@ -207,13 +210,20 @@ def _step(
                 nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
             optimizer.step()
             return distribution.mean(total), microbatch
-        except torch.OutOfMemoryError:
-            if microbatch == 1 or distribution.world() > 1:  # the others wait for this one's gradients
+        except RuntimeError as error:
+            # The others wait for this one's gradients.
+            if not _out_of_memory(error) or microbatch == 1 or distribution.world() > 1:
                 raise
-            microbatch = max(1, microbatch // 2)
-            _log.warning("out of memory at step %d: going on with a microbatch of %d", step, microbatch)
-            if where.type == "cuda":
-                torch.cuda.empty_cache()
+        # The error is gone, and with it what its frames held.
+        microbatch = max(1, min(microbatch, len(mine)) // 2)
+        _log.warning("out of memory at step %d: going on with a microbatch of %d", step, microbatch)
+        if where.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Of a GPU, or what the CPU's allocator says in words alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @torch.no_grad()
@@ -231,7 +241,7 @@ def _settle(
     for i in range(recipe.settle if layers else 0):
         seed = _seed(recipe.seed, i, -2, 0)
         torch.manual_seed(seed)
-        part = _draw(recipe.seed, -1 - i, 0, items, min(size, recipe.microbatch or size))
+        part = _draw(recipe.seed, -1 - i, 0, items, size)
         with autocast(recipe.precision, where):
             loss(model, make(part.to(where), Generator(where).manual_seed(seed)))
     for layer, momentum in zip(layers, momenta, strict=True):
@@ -269,9 +279,17 @@ def _optimizer(model: nn.Module, recipe: Recipe, where: torch.device) -> torch.o
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
 
 
-def _compiled(model: nn.Module, recipe: Recipe) -> nn.Module:
+def _compiled(model: nn.Module, recipe: Recipe, where: torch.device) -> nn.Module:
     if recipe.compile == "off":
         return model
+    compilers = os.environ.get("CXX", "g++"), "clang++"
+    if where.type == "cpu" and not any(shutil.which(name) for name in compilers):
+        raise WrongUse(
+            f"recipe.compile is '{recipe.compile}', which on a CPU needs a C++ compiler ({' or '.join(compilers)}), "
+            "and there is none here; say 'off'"
+        )
+    if where.type == "cpu" and recipe.compile != "default":
+        _log.info("a CPU has no CUDA graphs: '%s' compiles without", recipe.compile)
     return torch.compile(model, mode=recipe.compile)  # type: ignore[return-value]
 
 

@@ -34,7 +34,7 @@ class Recipe(Section):
     precision: Literal["auto", "fp32", "bf16"]
     """auto: bfloat16 autocast on a GPU, float32 on CPU (where bfloat16 trains slower)."""
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"]
-    """torch.compile mode; reduce-overhead and max-autotune use CUDA graphs."""
+    """torch.compile mode; on a GPU reduce-overhead and max-autotune use CUDA graphs. A CPU needs a C++ compiler."""
     deterministic: bool
     """Only algorithms that give the same bits each time."""
     validation_share: float

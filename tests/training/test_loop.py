@@ -19,6 +19,7 @@ from small_params import small
 from torch import Generator, Tensor, nn
 
 from tasks.compare.__main__ import main
+from tasks.domain.errors import WrongUse
 from tasks.training import checkpoint, distribution, loop
 from tasks.training.recipe import Recipe
 
@@ -154,9 +155,18 @@ def test_torch_compile_is_asked_for_by_parameter(monkeypatch: pytest.MonkeyPatch
         return model
 
     monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr("tasks.training.loop.shutil.which", lambda name: f"/usr/bin/{name}")
     plain = fitted(recipe())[0]
     assert not asked
     assert same(plain, fitted(recipe(compile="reduce-overhead"))[0]) and asked == ["reduce-overhead"]
+
+
+def test_without_a_compiler_a_cpu_says_so_before_anything_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("tasks.training.loop.shutil.which", lambda name: None)
+    with pytest.raises(WrongUse, match=r"'max-autotune', which on a CPU needs a C\+\+ compiler .* say 'off'"):
+        fitted(recipe(compile="max-autotune"))
+    assert fitted(recipe())[1].steps == 12
 
 
 def test_a_checkpoint_of_another_fit_is_not_continued(tmp_path: Path) -> None:
@@ -175,17 +185,33 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch() -> None:
         fitted(recipe(), make=broken)
 
 
-def test_out_of_memory_is_answered_by_a_smaller_microbatch() -> None:
+@pytest.mark.parametrize("where", ["gpu", "cpu"])
+def test_out_of_memory_is_answered_by_a_smaller_microbatch(where: str) -> None:
     sizes: list[int] = []
 
     def tight(net: nn.Module, batch: Any) -> Tensor:
-        if len(batch["x"]) > 2:
+        if len(batch["x"]) > 2 and where == "gpu":
             raise torch.OutOfMemoryError("no room")
+        if len(batch["x"]) > 2:
+            torch.empty(2**58)  # what the CPU's own allocator says to that
         sizes.append(len(batch["x"]))
         return loss(net, batch)
 
     _, result = fitted(recipe(settle=0), loss=tight)
     assert result.steps == 12 and max(sizes) == 2
+
+
+def test_an_item_that_does_not_fit_alone_and_any_other_error_stop() -> None:
+    for size, error in ((1, torch.OutOfMemoryError("no room")), (4, RuntimeError("something else"))):
+        seen: list[int] = []
+
+        def broken(net: nn.Module, batch: Any, seen: list[int] = seen, error: Exception = error) -> Tensor:
+            seen.append(len(batch["x"]))
+            raise error
+
+        with pytest.raises(RuntimeError, match=str(error)):
+            fitted(recipe(), loss=broken)
+        assert seen[-1] == size
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
