@@ -39,7 +39,10 @@ ELSEWHERE = (
     "OSTEOFLOW_SITE",
     "OSTEOFLOW_WORK_POOL",
     "PREFECT_API_URL",
+    "PREFECT_API_DATABASE_CONNECTION_URL",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
     "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
 )
 """Settings that point out of the workspace: the demo must not touch a hospital's servers."""
 FIRST_SHARE = 2 / 3

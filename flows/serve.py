@@ -2,9 +2,9 @@
 
     receiver      C-STORE, the watched inbox and the feeds → spool → ledger; needs nothing of the others
     worker        resident and warm: what is complete is anonymized, standardized and scored at once
-    prefect       server with its own database under OSTEOFLOW_HOME
+    prefect       server with its own database under OSTEOFLOW_HOME, unless PREFECT_API_URL names one elsewhere
     deployments   infra/prefect.yaml: the sweep, the watch that retrains, retrain by hand
-    mlflow        the registry's UI
+    mlflow        the registry's UI, unless MLFLOW_TRACKING_URI names a server
     site          the audit site
 
 Each is a child; one that dies is started again, and Ctrl-C ends all of them. The receiver starts first: a scanner does
@@ -41,7 +41,7 @@ def children(settings: Settings) -> list[Child]:
     here = sys.executable
     prefect, mlflow = port("OSTEOFLOW_PREFECT_PORT", PREFECT_PORT), port("OSTEOFLOW_MLFLOW_PORT", MLFLOW_PORT)
     roles = {name: Child(name, (here, "-m", "flows.serve", name), mark=settings.home / f"{name}.up") for name in ROLES}
-    return [
+    wanted = [
         roles["receiver"],
         Child(
             "prefect",
@@ -58,6 +58,21 @@ def children(settings: Settings) -> list[Child]:
             f"http://127.0.0.1:{mlflow}/health",
         ),
     ]  # fmt: skip
+    return [child for child in wanted if child.name not in elsewhere()]
+
+
+def elsewhere() -> dict[str, str]:
+    """Servers that the user has: none of our own is started in their place."""
+    named = {
+        "prefect": os.environ.get("PREFECT_API_URL", ""),
+        "mlflow": os.environ.get("MLFLOW_TRACKING_URI", ""),
+    }
+    return {name: url for name, url in named.items() if url.startswith("http")}
+
+
+def prefect_api() -> str:
+    ours = f"http://127.0.0.1:{port('OSTEOFLOW_PREFECT_PORT', PREFECT_PORT)}/api"
+    return elsewhere().get("prefect", ours)
 
 
 def port(name: str, default: int) -> int:
@@ -74,8 +89,7 @@ def run(console: Console, check: bool = False) -> None:
         raise Unavailable("osteoflow serve is running in this workspace, or is still stopping") from None
     end_left(settings)
     wanted = children(settings)
-    api = next(child.url for child in wanted if child.name == "prefect").removesuffix("/health")
-    supervisor = Supervisor(settings, os.environ | {"PREFECT_API_URL": api})
+    supervisor = Supervisor(settings, os.environ | {"PREFECT_API_URL": prefect_api()})
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     site = _site(settings)
     table = Table("what", "where", title="osteoflow serve")
@@ -86,6 +100,8 @@ def run(console: Console, check: bool = False) -> None:
             table.add_row(child.name, child.url.removesuffix("/health").removesuffix("/api") or f"pid {pid}")
         for child in wanted:
             supervisor.wait(child.name)
+        for name, url in elsewhere().items():
+            table.add_row(name, url)
         table.add_row("DICOM", f"{settings.ae_title} at {settings.dicom_host}:{settings.dicom_port}")
         table.add_row("inbox", str(settings.identified / "inbox"))
         table.add_row("audit site", f"http://127.0.0.1:{settings.http_port}")

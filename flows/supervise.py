@@ -123,12 +123,7 @@ class Supervisor:
             }
             for one in self.running
         }  # fmt: skip
-        state = {
-            "prefect_api_url": self.environment.get("PREFECT_API_URL", ""),
-            "pid": os.getpid(),
-            "children": children,
-        }
-        write_json(state_file(self.settings), state)
+        write_json(state_file(self.settings), {"pid": os.getpid(), "children": children})
 
     def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
         with open(self._log(child.name), "ab") as log:
