@@ -113,7 +113,7 @@ def hospital(site: str, seed: int) -> Hospital:
     return Hospital(
         str(rng.choice(_HOSPITALS)),
         address,
-        _whole("Radiologie Haus |Eichenblick"),
+        _REFERRER,
         stations,
         serials,
         readers,
