@@ -6,9 +6,10 @@ same object is brought up to date from what changed: only changed files are hash
 dvc.lock, the cache, `dvc status`, `pull`, `push` and `repro` cannot tell the difference (tests compare the bytes).
 
 What is trusted: a file whose inode, size and time (ns) are those of last time has the same content (DVC trusts that
-too); within FULL_EVERY_S of a look at every file, a folder whose own time did not change holds the same files, since
-rooms write by renaming; a cache folder whose time did not change holds the same objects. Whatever is unusual (links as
-cache type, a cache that is not local, line-ending hashes, a link inside the tree) is left to DVC.
+too); within FULL_EVERY_S of a look at every file, a folder that did not change (its ctime, since an import sets its
+mtime back) holds the same files, since rooms write by renaming; a cache folder whose time did not change holds the same
+objects. Whatever is unusual (links as cache type, a cache that is not local, line-ending hashes, a link inside the tree)
+is left to DVC.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Listing:
             folder = waiting.pop()
             met.add(folder)
             known = self.folders.get(folder)
-            if full or known is None or os.stat(self.top / folder).st_mtime_ns != known.time_ns:
+            if full or known is None or os.stat(self.top / folder).st_ctime_ns != known.time_ns:
                 known = self.folders[folder] = self._read(folder, known, ignore, changes)
             waiting += known.folders
         for folder in self.folders.keys() - met:
@@ -87,7 +88,7 @@ class Listing:
 
     def _read(self, folder: str, old: _Folder | None, ignore: Any, changes: list[tuple[str, Known | None]]) -> _Folder:
         place = self.top / folder
-        before, now = os.stat(place).st_mtime_ns, time.time_ns()
+        before, now = os.stat(place).st_ctime_ns, time.time_ns()
         files: dict[str, Known] = {}
         folders: list[str] = []
         known = old.files if old is not None else {}

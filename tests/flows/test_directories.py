@@ -135,3 +135,30 @@ def test_what_was_cached_can_be_pushed_and_pulled_elsewhere(workspace: Path, tmp
     run(other, "dvc", "remote", "add", "-q", "-d", "far", str(remote))
     run(other, sys.executable, "-m", "dvc", "pull", "-q")
     assert {p.name: p.read_text() for p in (other / "data" / "doubled").iterdir()} == {"1": "2", "2": "40"}
+
+
+def test_an_import_that_sets_its_folders_time_back_is_seen(workspace: Path) -> None:
+    """As data/imports does, so that the same input is the same folder."""
+    top = workspace / "data" / "doubled"
+    top.mkdir()
+    repo = Repo(".")
+    for name in ("0001-a", "0002-b", "0003-c"):
+        building = top / f".{name}.part"
+        building.mkdir()
+        (building / "import.json").write_text(name)
+        building.rename(top / name)
+        os.utime(top, (1e9, 1e9))
+        agrees(repo)
+
+
+def test_an_import_that_is_being_written_is_no_part_of_the_folder(workspace: Path) -> None:
+    rules = Path(__file__).resolve().parents[2] / ".dvcignore"
+    shutil.copy(rules, workspace / ".dvcignore")
+    (workspace / "data" / "doubled" / "0001-a").mkdir(parents=True)
+    (workspace / "data" / "doubled" / "0001-a" / "import.json").write_text("1")
+    before = directory(Repo(".")).get_hash().value
+    building = workspace / "data" / "doubled" / ".0002-b.part"
+    building.mkdir()
+    (building / "import.json").write_text("2")
+    agrees_without = directory(Repo("."))
+    assert agrees_without.get_hash().value == before == agrees_without.dvc["get_hash"]().value
