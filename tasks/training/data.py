@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tasks.domain.disease import ARCO, JIC, MEASURED_LABELS
+from tasks.domain.errors import Unavailable
 from tasks.domain.hip import ROLES
 from tasks.store import digests, hips, tables
 
@@ -177,14 +179,23 @@ def room_for(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     folder = Path(os.environ.get("OSTEOFLOW_HOME", ".osteoflow")) / "scratch"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
-        file.truncate(size)
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk says so here, not by SIGBUS in a fit
+        except OSError as error:
+            raise Unavailable(
+                f"{folder} has no room for {size / 1e9:.1f} GB of images that do not fit into memory: {error.strerror}; "
+                "make room there, or point OSTEOFLOW_HOME at a larger disk"
+            ) from error
         mapped = np.memmap(file, mode="r+", shape=(size,), dtype=np.uint8)
     _log.info("%.1f GB of images are mapped from disk", size / 1e9)
     return torch.from_numpy(mapped).view(dtype).view(shape)
 
 
 def available_memory() -> int:
-    """Bytes that the system could still give out."""
+    """Bytes that the system could still give out: what files hold in memory is given back where it is needed."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tasks.domain.errors import Unavailable
 from tasks.store import hips, tables
 from tasks.training import augment, data, losses
 from tasks.training.recipe import Augment
@@ -51,6 +52,23 @@ def test_images_that_do_not_fit_into_memory_are_mapped_from_disk(
     )
     assert torch.equal(mapped.take(visit, slices), whole.take(visit, slices))
     assert torch.equal(also.take(visit, slices), masks.take(visit, slices)) and float(also.take(visit, slices).sum())
+
+
+def test_a_full_disk_says_so_before_anything_is_mapped(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int, start: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(data, "available_memory", lambda: 1000)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(Unavailable, match="No space left"):
+        data.room_for((1000, 1000), torch.int16)
+    assert not list((home / "scratch").iterdir())
+
+
+def test_memory_that_files_hold_counts_as_available() -> None:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    held = 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemTotal:")))
+    assert 0 < data.available_memory() <= held
 
 
 def test_a_smaller_image_keeps_its_brightness_and_its_millimetres(workspace: Path) -> None:
