@@ -93,6 +93,8 @@ def fit(
         model.eval()
         return fitted
     with _determinism(recipe.deterministic), memory.kept():
+        if where.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(where)
         prepare(model, where).train()
         optimizer = _optimizer(model, recipe, where)
         average = _floats(model, clone=True) if recipe.ema else []

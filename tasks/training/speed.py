@@ -21,7 +21,8 @@ FOLDER = Path("reports/speed")
 
 
 def taken(fitted: Fitted) -> dict[str, float]:
-    """Of a fit that this process has just done."""
+    """Of a fit that this process has just done. peak_memory_gb is the process's, all that it did before included;
+    peak_gpu_memory_gb the fit's own."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     out = {"train_items_per_s": round(fitted.items_per_s, 1), "peak_memory_gb": round(peak / 1e9, 2)}
     if torch.cuda.is_available():
