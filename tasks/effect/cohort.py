@@ -78,9 +78,11 @@ def landmark(
             row["treatment"] = begun[0][1] if begun else OBSERVATION
             row |= _covariates(before[-1], params)
             row["progression"] = _progression(_events(history, at, params), history, at, params)
+            if np.isnan(row["progression"]):
+                left_out["not followed long enough"] += 1
+                continue
             rows.append(row)
-    frame = pd.DataFrame(rows)
-    return frame[frame["progression"].notna()] if len(frame) else frame, dict(left_out)
+    return pd.DataFrame(rows), dict(left_out)
 
 
 def _visits(measures: pd.DataFrame, hips: pd.DataFrame) -> dict[Key, list[Visit]]:
@@ -101,6 +103,8 @@ def _histories(annotations: pd.DataFrame) -> dict[Key, History]:
         own = found[str(subject), str(side)]
         if kind == "treatment":
             own.treatments.append((float(days), str(name)))
+            if name == "arthroplasty":  # an outcome as well, as in tasks.assemble
+                own.outcomes.append((float(days), "arthroplasty"))
         elif kind == "outcome":
             own.outcomes.append((float(days), str(name)))
         elif kind == "label" and reader == "consensus":
@@ -120,7 +124,7 @@ def _hip(visits: list[Visit], history: History, params: Params) -> dict[str, Any
     end = active[1][0] if len(active) > 1 else np.inf
     if treatment == "arthroplasty":
         return "arthroplasty was the first treatment"
-    replaced = [day for day, name in (*history.outcomes, *history.treatments) if name == "arthroplasty"]
+    replaced = [day for day, name in history.outcomes if name == "arthroplasty"]
     end = min([end, *replaced])
     before = [visit for visit in visits if start - params.baseline_days <= visit["days"] <= start]
     if not before:

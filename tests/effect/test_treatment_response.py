@@ -124,6 +124,23 @@ def test_the_same_tables_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest
     assert [path.read_bytes() for path in files] == before
 
 
+def test_an_arthroplasty_is_an_event_wherever_it_stands_and_who_is_lost_is_counted() -> None:
+    """In treatments.csv alone, as in outcomes.csv; tasks.assemble counts both."""
+    params = load("effect", Params, PARAMS)
+    visits = pd.DataFrame({"subject": ["OFA", "OFB", "OFC"], "side": "L", "days": 0.0, "lesion_fraction": 0.3})
+    visits["hip_visit"] = [f"{subject}-L" for subject in visits["subject"]]
+    wanted = {*params.covariates, *params.outcomes, *(f"{name}_se" for name in params.covariates)} - set(visits)
+    visits = visits.assign(**dict.fromkeys(sorted(wanted), 0.1))
+    after = params.landmark_days + 30
+    notes = [("OFA", "treatment", "arthroplasty", after), ("OFB", "outcome", "arthroplasty", after),
+             ("OFC", "outcome", "last_follow_up", after)]  # fmt: skip
+    table = pd.DataFrame(notes, columns=["subject", "kind", "name", "days"])
+    table = table.assign(side="L", reader=None, value=None)
+    early, left_out = landmark(visits, table, visits.assign(status="ok"), params)
+    assert early.set_index("subject")["progression"].to_dict() == {"OFA": 1.0, "OFB": 1.0}
+    assert left_out == {"not followed long enough": 1}
+
+
 def test_at_the_landmark_an_arm_is_what_had_begun_by_then() -> None:
     tables = feature_cohort.make(60, seed=12)
     params = load("effect", Params, PARAMS)
