@@ -71,6 +71,8 @@ def _answers(facts: Facts, evaluate: Facts, sections: Facts) -> dict[str, str]:
         "performance": _performance(evaluate),
         "partitions": "; ".join(f"{name}: {_performance(one)}" for name, one in populations.items()),
         "heterogeneity": "reports/evaluate/subgroups.csv and vendors.csv (forecaster fitted without each maker)",
+        "explained": "Grad-CAM of the encoder and its share inside the head, beside a network of random weights: "
+        "reports/evaluate/attribution.json and .svg",
         "external": _performance(populations["external"]) if "external" in populations else "no external site so far",
         "failures": f"{(evaluate.get('abstentions') or {}).get('abstained', '?')} abstentions of "
         f"{(evaluate.get('abstentions') or {}).get('n', '?')} hip-visits, by reason in evaluate.json",
@@ -206,7 +208,7 @@ CLAIM = [
     ("28", "methods", "metrics", "measures"),
     ("29", "methods", "measures of uncertainty", "uncertainty"),
     ("30", "methods", "robustness", "heterogeneity"),
-    ("31", "methods", "explainability", ""),
+    ("31", "methods", "explainability", "explained"),
     ("32", "methods", "evaluation on internal data", "performance"),
     ("33", "methods", "testing on external data", "external"),
     ("34", "methods", "trial registration", ""),

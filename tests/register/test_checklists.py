@@ -30,6 +30,7 @@ def test_every_item_is_there_and_what_nobody_told_is_not_known() -> None:
     assert "AUC 0.86 (0.60 to 1.00), n = 11 hip-visits of 4 patients, 4 events" in tripod["23a"]["answer"]
     assert "12 for training, 4 frozen" in claim["20"]["answer"]
     assert claim["33"]["answer"] == "no external site so far"
+    assert claim["31"]["known"] == "yes" and "Grad-CAM" in claim["31"]["answer"]
 
 
 def test_nothing_evaluated_is_no_error() -> None:
