@@ -1,6 +1,7 @@
 """How many patients would be needed, beside how many there are (Riley et al., BMJ 2020; 368:m441 and Stat Med 2021;
 40:4230, as in the R packages pmsampsize and pmvalsampsize). Independent observations are assumed: hips of one patient
-are worth less than that many patients."""
+are worth less than that many patients. Of pmvalsampsize's criteria the one of the calibration slope is left out: it
+needs the distribution of the linear predictor."""
 
 from __future__ import annotations
 
@@ -47,9 +48,11 @@ def evaluation(auc: float, prevalence: float, auc_width: float = 0.1, ratio_erro
     return {"n": max(by_ratio, by_auc), "n_auc": by_auc, "n_observed_expected": by_ratio}
 
 
-def beside(there: Row, parameters: int, training: Row, r2_share: float) -> list[Row]:
-    """Rows {what, needed, there, unit, assumes}: `training` and `there` are counts of scores.describe."""
+def beside(there: Row, inputs: int, training: Row, r2_share: float) -> list[Row]:
+    """Rows {what, needed, there, unit, assumes}: `training` and `there` are counts of scores.describe; `inputs` is the
+    length of one visit's vector, of which the forecaster weighs the value, its past mean and its change."""
     rows: list[Row] = []
+    parameters = 3 * inputs
     prevalence = training.get("prevalence")
     if prevalence and prevalence < 1 and parameters:
         r2 = r2_share * r2_max(prevalence)
@@ -59,7 +62,8 @@ def beside(there: Row, parameters: int, training: Row, r2_share: float) -> list[
                 "what": "development", "needed": found["n"], "needed_events": found["events"],
                 "there_patients": training["n_patients"], "there_hip_visits": training["n"],
                 "there_events": training["n_events"], "unit": "independent patients",
-                "assumes": f"{parameters} parameters, event rate {prevalence:.2f}, R2 {r2_share:.0%} of the largest",
+                "assumes": f"{parameters} penalized parameters (each input, its past mean, its change), "
+                f"event rate {prevalence:.2f}, R2 {r2_share:.0%} of the largest",
             }
         )  # fmt: skip
     prevalence, auc = there.get("prevalence"), there.get("auc")

@@ -77,6 +77,14 @@ def test_needed_for_development_is_pmsampsize() -> None:
     assert [round(needed.r2_max(p), 2) for p in (0.5, 0.1, 0.05)] == [0.75, 0.48, 0.33]
 
 
+def test_each_input_is_weighed_three_times() -> None:
+    """The forecaster fits a weight for an input's value, its past mean and its change."""
+    there = {"prevalence": 0.2, "auc": 0.8, "n": 100, "n_patients": 40, "n_events": 20}
+    row = needed.beside(there, 10, there, 0.15)[0]
+    assert row["needed"] == needed.development(30, 0.2, 0.15 * needed.r2_max(0.2))["n"]
+    assert "30 penalized parameters" in row["assumes"]
+
+
 def test_needed_for_evaluation_has_the_precision_that_was_asked_for() -> None:
     """Riley 2021: 385 for observed/expected at 50 %; the AUC's error is Newcombe's, held against a simulation."""
     found = needed.evaluation(0.8, 0.5)
