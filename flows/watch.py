@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import prefect
 
 from flows.policy import Params, alarms, due
+from tasks.domain.errors import Unavailable
 from tasks.domain.params import load
 from tasks.ledger import Ledger
 from tasks.receive import Params as Receive
@@ -24,7 +26,10 @@ def watch(force: bool = False) -> dict[str, Any]:
     ledger = Ledger.open()
     for alarm in alarms(ledger):
         log.warning("%s", alarm)
-    retain(ledger, load("receive", Receive).keep_originals_days)
+    from flows.retrain import alone
+
+    with suppress(Unavailable), alone():  # a dataset run that is going on may still read them
+        retain(ledger, load("receive", Receive).keep_originals_days)
     start, why = (True, "asked for") if force else due(ledger)
     log.info("%s: %s", "run" if start else "wait", why)
     if not start:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, and_, insert, select, update
 
 from tasks.domain.errors import Refused, WrongUse
 from tasks.ledger.engine import writing
+from tasks.ledger.purges import to_purge
 from tasks.ledger.quarantine import NEVER_RELEASED, decide, held_entry, hold
 from tasks.ledger.studies import digest_of, move
 from tasks.ledger.tables import files, quarantine, studies
@@ -77,7 +78,7 @@ class _Study:
     origin: str
     purged: bool = False
     held_for: str | None = None
-    """The reason why its version is in quarantine, while that is held; '' when it was discarded."""
+    """The reason why its version is in quarantine, while that is held; '' when it was discarded or withdrawn."""
     stored: dict[str, tuple[str, str]] = field(default_factory=dict)
     """SOP UID → (SHA-256, path) of the files that this transaction asked about or added."""
     fresh: list[dict[str, Any]] = field(default_factory=list)
@@ -122,6 +123,8 @@ def _latest(conn: Connection, site: str, study_uid: str, sop_uids: list[str]) ->
             .order_by(quarantine.c.created.desc())
         ).first()
         study.held_for = entry.reason if entry is not None and entry.state == "held" else ""
+    elif row.state in ("claimed", "done") and row.commitment is None:
+        study.held_for = ""  # withdrawn, and no original was left: what is sent again begins anew
     for start in range(0, len(sop_uids), 500):
         some = and_(files.c.row_key == row.row_key, files.c.sop_uid.in_(sop_uids[start : start + 500]))
         for file in conn.execute(select(files.c.sop_uid, files.c.sha256, files.c.path).where(some)):
@@ -230,6 +233,7 @@ def release(self: Ledger, key: str, who: str, why: str, carry: Callable[[str, st
             raise Refused(f"entry {key} ({entry.reason}) cannot be released: discard it and have the study sent again")
         decide(conn, key, "released", who, why)
         if entry.row_key is None:
+            to_purge(conn, [entry.path] if entry.path else [])
             return None
         row = conn.execute(select(studies).where(studies.c.row_key == entry.row_key)).one()
         if row.state != "quarantined" or not row.current:
@@ -247,19 +251,23 @@ def release(self: Ledger, key: str, who: str, why: str, carry: Callable[[str, st
 def withdraw(self: Ledger, row_key: str, carry: Callable[[str, str], str | None] | None) -> str | None:
     """What was released of a done version must not be used again: its commitment opens to nothing from now on, so that
     the next dataset run leaves it out. With `carry`, a new complete version takes its place, with its files, linked and
-    made durable as for `release`; returns its row key. Without, the study stays withdrawn (held as `privacy`)."""
+    made durable as for `release`; returns its row key. Without, or when they are purged, the study stays withdrawn
+    (held as `privacy`) until it is sent again."""
     now = time.time()
     with writing(self.engine) as conn:
         row = conn.execute(select(studies).where(studies.c.row_key == row_key)).one()
         conn.execute(update(studies).where(studies.c.row_key == row_key).values(salt=None, commitment=None))
         if not row.current:
             return None
-        if carry is None:
+        if carry is None or row.purged:
             hold(conn, "privacy", "its release broke the rules, and no original is left", row_key=row_key, now=now)
+            conn.execute(update(studies).where(studies.c.row_key == row_key).values(current=0))
             return None
         new = _Study(secrets.token_hex(16), row.version + 1, "receiving", row.patient_id, row.origin)
         _insert(conn, new, row.site, row.study_uid, now)
         _carry(conn, row.row_key, new, carry)
+        if len(new.stored) < row.n_files:
+            raise WrongUse(f"originals of study version {row_key} went meanwhile; nothing was withdrawn: try again")
         digest = digest_of((sop_uid, sha256) for sop_uid, (sha256, _) in new.stored.items())
         move(conn, new.row_key, "complete", digest=digest, completed_at=now)
         return new.row_key

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from tasks.domain.errors import WrongUse
 from tasks.ledger.engine import reading, writing
-from tasks.ledger.quarantine import to_purge
+from tasks.ledger.purges import to_purge
 from tasks.ledger.studies import move
-from tasks.ledger.tables import batches, files, purges, quarantine, studies
+from tasks.ledger.tables import batches, files, quarantine, studies
 
 if TYPE_CHECKING:
     from tasks.ledger.ledger import Ledger
@@ -63,13 +63,14 @@ def claim_batch(self: Ledger, owner: str, after: int = 0) -> str | None:
 
 def batch_written(self: Ledger, batch: str) -> None:
     """The manifest of `batch` is on disk: the next claim makes a new batch."""
-    _stamp(self, batch, {"written_at": time.time()})
+    with writing(self.engine) as conn:
+        _stamp(conn, batch, {"written_at": time.time()})
 
 
 def finish_batch(self: Ledger, batch: str) -> None:
     """A dataset run that read `batch` has ended well: claimed → done. Idempotent."""
-    _stamp(self, batch, {"finished_at": time.time()})
     with writing(self.engine) as conn:
+        _stamp(conn, batch, {"finished_at": time.time()})
         claimed = and_(studies.c.batch == batch, studies.c.state == "claimed")
         conn.execute(update(studies).where(claimed).values(state="done", lease_owner=None, lease_until=None))
 
@@ -142,23 +143,6 @@ def erase(
     )
 
 
-def pending_purges(self: Ledger) -> list[Path]:
-    """Paths whose rows are gone and whose bytes may still be there."""
-    with reading(self.engine) as conn:
-        return [
-            self.identified / path for path in conn.execute(select(purges.c.path).order_by(purges.c.path)).scalars()
-        ]
-
-
-def purged(self: Ledger, paths: list[Path]) -> None:
-    """These bytes are gone."""
-    relative = [self.relative(path) for path in paths]
-    with writing(self.engine) as conn:
-        for start in range(0, len(relative), 500):
-            conn.execute(delete(purges).where(purges.c.path.in_(relative[start : start + 500])))
-
-
-def _stamp(self: Ledger, batch: str, values: dict[str, Any]) -> None:
-    with writing(self.engine) as conn:
-        if conn.execute(update(batches).where(batches.c.batch == batch).values(**values)).rowcount != 1:
-            raise WrongUse(f"the ledger knows no batch {batch}")
+def _stamp(conn: Connection, batch: str, values: dict[str, Any]) -> None:
+    if conn.execute(update(batches).where(batches.c.batch == batch).values(**values)).rowcount != 1:
+        raise WrongUse(f"the ledger knows no batch {batch}")

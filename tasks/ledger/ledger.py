@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from tasks.domain.settings import Settings
-from tasks.ledger import arrivals, runs, studies
+from tasks.ledger import arrivals, purges, runs, studies
 from tasks.ledger import batches as claims
 from tasks.ledger import quarantine as holds
 from tasks.ledger.engine import connect
@@ -95,8 +95,8 @@ class Ledger:
     batches = claims.batch_ids
     finish_batch = claims.finish_batch
     erase = claims.erase
-    pending_purges = claims.pending_purges
-    purged = claims.purged
+    pending_purges = purges.pending_purges
+    purged = purges.purged
 
     # Runs, notes and words
     start_run = runs.start_run

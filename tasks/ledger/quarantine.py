@@ -16,8 +16,9 @@ from sqlalchemy import Connection, Row, and_, delete, func, insert, select, upda
 
 from tasks.domain.errors import WrongUse
 from tasks.ledger.engine import reading, writing
+from tasks.ledger.purges import to_purge
 from tasks.ledger.studies import as_seen
-from tasks.ledger.tables import FORWARD, files, purges, quarantine, studies
+from tasks.ledger.tables import FORWARD, files, quarantine, studies
 
 if TYPE_CHECKING:
     from tasks.ledger.ledger import Ledger
@@ -94,9 +95,13 @@ def quarantine_(self: Ledger, row_key: str | None, reason: str, detail: str = ""
     """Hold a study version (or the file at `path`) for `reason`; returns the entry's key.
 
     A receiving, complete or claimed version becomes quarantined. A version that is done stays done, because states
-    only move forward; the entry says what was found.
+    only move forward; the entry says what was found. Of one that was superseded meanwhile nobody has to decide; of one
+    that was erased nothing is kept, and there is no key ('').
     """
     with writing(self.engine) as conn:
+        current = conn.execute(select(studies.c.current).where(studies.c.row_key == row_key)).scalar()
+        if row_key is not None and current is None:
+            return ""
         place = None if path is None else self.relative(path)
         key = hold(conn, reason, detail, row_key=row_key, path=place)
         if row_key is not None:
@@ -104,6 +109,8 @@ def quarantine_(self: Ledger, row_key: str | None, reason: str, detail: str = ""
             stopped = and_(studies.c.row_key == row_key, studies.c.state.in_(before))
             values = {"state": "quarantined", "lease_owner": None, "lease_until": None, "waiting": None}
             conn.execute(update(studies).where(stopped).values(**values))
+            if not current:
+                decide(conn, key, "released", "osteoflow", "a later version supersedes it")
     return key
 
 
@@ -177,14 +184,6 @@ def discard(self: Ledger, key: str, who: str, why: str) -> list[Path]:
             conn.execute(update(studies).where(studies.c.row_key == entry.row_key).values(current=0, n_files=0))
         to_purge(conn, paths)
     return [self.identified / path for path in paths]
-
-
-def to_purge(conn: Connection, paths: list[str]) -> None:
-    """List `paths` for purging, inside the caller's transaction."""
-    known = set(conn.execute(select(purges.c.path)).scalars())
-    fresh = sorted(set(paths) - known)
-    if fresh:
-        conn.execute(insert(purges), [{"path": path, "since": time.time()} for path in fresh])
 
 
 def held_entry(conn: Connection, key: str) -> Row:

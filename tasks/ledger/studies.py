@@ -16,7 +16,8 @@ from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, updat
 
 from tasks.domain.errors import WrongUse
 from tasks.ledger.engine import reading, writing
-from tasks.ledger.tables import FORWARD, STATES, files, studies
+from tasks.ledger.purges import to_purge
+from tasks.ledger.tables import FORWARD, STATES, files, purges, studies
 
 if TYPE_CHECKING:
     from tasks.ledger.ledger import Ledger
@@ -122,15 +123,18 @@ def unknown_files(
 ) -> dict[str, list[str]]:
     """File names that stand in a spool folder and in no row, by row key, of the spool's `folders` by row key. `names`
     lists a folder; it is called for keys that the ledger does not know and for versions still receiving (only these can
-    lack a row), while no writer is at work: what another process has not committed yet is not mistaken for lost."""
+    lack a row), while no writer is at work: what another process has not committed yet is not mistaken for lost. Nor
+    is what was erased or discarded and whose bytes are still to be removed."""
     lost: dict[str, list[str]] = {}
     with writing(self.engine) as conn:
         known = dict(conn.execute(select(studies.c.row_key, studies.c.state)).tuples().all())
+        gone = set(conn.execute(select(purges.c.path)).scalars())
         for row_key, folder in folders.items():
             if known.get(row_key, "receiving") != "receiving":
                 continue
             rows = conn.execute(select(files.c.path).where(files.c.row_key == row_key)).scalars()
-            found = sorted(set(names(folder)) - {path.rpartition("/")[2] for path in rows})
+            kept = {path.rpartition("/")[2] for path in rows}
+            found = sorted(n for n in set(names(folder)) - kept if self.relative(folder / n) not in gone)
             if found or row_key not in known:
                 lost[row_key] = found
     return lost
@@ -147,7 +151,7 @@ def explain(self: Ledger, row_key: str, text: str, seen: Mapping[str, Any] | Non
 def declare(self: Ledger, row_key: str, n_files: int) -> None:
     """The sender says that the study has `n_files` (QIDO-RS, C-FIND, change feed)."""
     with writing(self.engine) as conn:
-        conn.execute(update(studies).where(studies.c.row_key == row_key).values(declared=n_files, waiting=None))
+        conn.execute(update(studies).where(as_seen(row_key, None)).values(declared=n_files, waiting=None))
 
 
 def complete(self: Ledger, row_key: str, seen: Mapping[str, Any] | None = None) -> bool:
@@ -265,9 +269,14 @@ def mark_scored(self: Ledger, row_key: str, model: str) -> bool:
 
 
 def mark_purged(self: Ledger, row_key: str) -> bool:
-    """The originals are gone; the version stays as released and cannot be anonymized again. Only of one that is done:
-    False otherwise, and nothing may be removed."""
-    return _mark(self, row_key, {"purged": 1}, ("done",))
+    """Give the originals up: they are listed for purging; the version stays as released and cannot be anonymized
+    again. Only of one that is done: False otherwise."""
+    done = and_(studies.c.row_key == row_key, studies.c.state == "done")
+    with writing(self.engine) as conn:
+        if conn.execute(update(studies).where(done).values(purged=1)).rowcount != 1:
+            return False
+        to_purge(conn, list(conn.execute(select(files.c.path).where(files.c.row_key == row_key)).scalars()))
+    return True
 
 
 def unscored(self: Ledger, model: str) -> list[StudyVersion]:

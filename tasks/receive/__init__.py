@@ -15,11 +15,12 @@ this room's, although it is no DVC stage.
 """
 
 from tasks.receive.complete import settle
-from tasks.receive.decisions import discard, purge, purge_originals, release, retain, show, withdraw
+from tasks.receive.decisions import discard, purge_originals, release, retain, show, withdraw
 from tasks.receive.folder import Summary, accept, ingest, watch_once
 from tasks.receive.intake import Intake, Outcome
 from tasks.receive.params import Params
 from tasks.receive.pull import follow_orthanc, poll_dicomweb
+from tasks.receive.purge import purge
 from tasks.receive.recover import recover
 
 __all__ = [

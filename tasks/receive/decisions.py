@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from tasks.ledger import NEVER_RELEASED, Entry, Ledger
 from tasks.receive.folder import ingest
 from tasks.receive.intake import Intake
 from tasks.receive.params import Params
+from tasks.receive.purge import purge
 from tasks.receive.spool import carrier
 from tasks.store.dicom import checked_header
 
@@ -56,6 +56,7 @@ def release(ledger: Ledger, key: str, who: str, why: str) -> str | None:
     if entry.reason in ARCHIVES and entry.path is not None and entry.path.exists():
         _open_again(ledger, entry, entry.path)
         ledger.release(key, who, why, lambda path, row_key: None)
+        purge(ledger)
         return None
     if not _releasable(entry) or entry.path is None:
         raise Refused(f"entry {key} ({entry.reason}) cannot be released: discard it and have it sent again")
@@ -66,6 +67,7 @@ def release(ledger: Ledger, key: str, who: str, why: str) -> str | None:
     if outcome.row_key is None or outcome.outcome not in ("accepted", "duplicate") or outcome.reason:
         raise Refused(f"entry {key} is refused again: {outcome.reason or outcome.outcome}")
     ledger.release(key, who, why, lambda path, row_key: None)
+    purge(ledger)
     return outcome.row_key
 
 
@@ -101,27 +103,12 @@ def discard(ledger: Ledger, key: str, who: str, why: str) -> int:
     return len(paths)
 
 
-def purge(ledger: Ledger) -> int:
-    """Remove the bytes that the ledger lists for purging (after a discard or an erasure); returns how many files went.
-    May be interrupted and called again."""
-    paths = ledger.pending_purges()
-    for path in paths:
-        path.unlink(missing_ok=True)
-    for folder in {path.parent for path in paths}:
-        _remove_empty(folder, ledger.identified)
-    ledger.purged(paths)
-    return len(paths)
-
-
 def purge_originals(ledger: Ledger, row_key: str) -> int:
     """Remove the originals of a version that is done (retention): it stays as released and cannot be made again."""
     study = ledger.get(row_key)
     if study is None or not ledger.mark_purged(row_key):
         raise WrongUse(f"study version {row_key} is not done: its originals are still needed")
-    for file in study.files:
-        file.path.unlink(missing_ok=True)
-    for folder in {file.path.parent for file in study.files}:
-        shutil.rmtree(folder, ignore_errors=True)
+    purge(ledger)
     return len(study.files)
 
 
@@ -130,9 +117,9 @@ def retain(ledger: Ledger, keep_days: float | None, now: float | None = None) ->
     if keep_days is None:
         return 0
     old = ledger.done_before((time.time() if now is None else now) - keep_days * 86400)
-    for row_key in old:
-        purge_originals(ledger, row_key)
-    return len(old)
+    gone = sum(ledger.mark_purged(row_key) for row_key in old)  # not of one that was erased meanwhile
+    purge(ledger)
+    return gone
 
 
 def _releasable(entry: Entry) -> bool:
@@ -149,13 +136,3 @@ def _releasable(entry: Entry) -> bool:
     except BadInput:
         return False
     return True
-
-
-def _remove_empty(folder: Path, top: Path) -> None:
-    """Remove a folder and those above it that have become empty, below spool/ or quarantine/."""
-    while folder.is_relative_to(top) and len(folder.relative_to(top).parts) > 1:
-        try:
-            folder.rmdir()
-        except OSError:
-            return
-        folder = folder.parent

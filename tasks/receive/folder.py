@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import lzma
 import os
+import struct
 import time
 import zipfile
 import zlib
@@ -26,6 +28,9 @@ CHUNK_BYTES = 64 << 20
 IN_FLIGHT = (".part", ".partial", ".tmp", ".filepart", ".crdownload")
 """Endings under which copying programs write before they rename; so are names that start with a dot."""
 Progress = Callable[[int, int], None]
+Stamp = tuple[int, int, int, int]
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
+"""What zipfile and its decompressors raise over archives that were cut or damaged."""
 
 
 @dataclass
@@ -133,25 +138,38 @@ def _take_all(
             chunk.clear()
             spent = 0
 
+        opened: list[tuple[Path, Stamp]] = []
         for number, path in enumerate(paths, start=1):
+            stamp = _stamp(path) if move and _is_zip(path) else None
             for item in _open(path, intake, site, origin, params, move):
                 if isinstance(item, Outcome):
                     summary.add(item)
+                    stamp = None  # it could not be read to its end
                     continue
                 chunk.append(item)
                 spent += item.arrival.size if item.arrival else 0
                 if len(chunk) >= CHUNK or spent >= CHUNK_BYTES:
                     flush()
+            if stamp is not None:
+                opened.append((path, stamp))
             if number % (8 * CHUNK) == 0:
                 enough(ledger.identified, params.disk_reserve_mb)
             if progress is not None and (number % CHUNK == 0 or number == len(paths)):
                 progress(number, len(paths))
         flush()
-        if move:
-            for path in paths:
-                if path.exists() and _is_zip(path):
-                    path.unlink()  # all of its members are in the ledger or in quarantine
+        for path, stamp in opened:
+            if _stamp(path) == stamp:
+                path.unlink()  # all of its members are in the ledger or in quarantine
     return summary
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """What tells a file from another that took its name."""
+    try:
+        said = path.stat()
+    except OSError:
+        return None
+    return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns
 
 
 def _open(
@@ -188,8 +206,12 @@ def _members(path: Path, intake: Intake, site: str, origin: str, params: Params)
                 else:
                     with archive.open(member) as handle:
                         yield intake.stream(handle, site, origin)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+    except BROKEN:
         reason, detail = "bad_archive", "the zip cannot be read to its end"
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        reason, detail = "bad_archive", "the zip cannot be read to its end"  # said by bz2, not by the system
     if reason:
         received = intake.take(path, site, origin)
         yield Received(received.path, received.sha256, site, origin, None, reason, detail)

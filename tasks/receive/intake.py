@@ -72,8 +72,14 @@ class Intake:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown()
-        if not any(self.session.rglob("*.dcm")):
-            shutil.rmtree(self.session, ignore_errors=True)
+        # Only what is empty: a thread of a sender that is still there may be writing.
+        for folder in sorted((path for path in self.session.rglob("*") if path.is_dir()), reverse=True):
+            with suppress(OSError):
+                folder.rmdir()
+        if [path.name for path in self.session.iterdir()] == [".lock"]:
+            (self.session / ".lock").unlink()
+            with suppress(OSError):
+                self.session.rmdir()
         if self._lock is not None:
             os.close(self._lock)
 

@@ -9,13 +9,17 @@ from pathlib import Path
 
 from tasks.ledger import Ledger
 from tasks.receive.intake import Intake, Outcome
+from tasks.receive.purge import purge
 from tasks.receive.spool import site_and_origin
 
 
 def recover(ledger: Ledger, spool: bool = True) -> list[Outcome]:
     """File what dead sessions left in the journal and, with `spool`, files in the spool that the ledger does not know
-    (it was restored from a backup). Cheap when there is nothing; a session that is alive is left alone."""
+    (it was restored from a backup). What was given up and is still there goes first. Cheap when there is nothing; a
+    session that is alive is left alone."""
     outcomes: list[Outcome] = []
+    if spool:
+        purge(ledger)
     for session in sorted((ledger.identified / "incoming").glob("[!.]*")):
         lock = _lock_of_dead(session)
         if lock is None:

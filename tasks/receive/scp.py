@@ -158,9 +158,8 @@ class Receiver:
     def stop(self) -> None:
         """Refuse new senders, let the running ones go, file what was acknowledged."""
         if self._server is not None:
-            associations = self._server.active_associations
             self._server.shutdown()
-            for association in associations:
+            for association in self._server.active_associations:
                 association.abort()
         self.filer.end()
 

@@ -1,7 +1,7 @@
 """What a training step frees is kept for the next one.
 
 A step takes and frees the same large blocks each time. glibc gives blocks of this size back to the system at once and
-takes them anew, zeroed page by page: at 224 pixels that was a fifth of a step's CPU time. While a fit runs they stay.
+takes them anew, zeroed page by page. While a fit runs they stay.
 """
 
 from __future__ import annotations
