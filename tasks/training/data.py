@@ -183,7 +183,7 @@ def room_for(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             os.posix_fallocate(file.fileno(), 0, size)  # a full disk says so here, not by SIGBUS in a fit
         except OSError as error:
             raise Unavailable(
-                f"{folder} has no room for {size / 1e9:.1f} GB of images that do not fit into memory: {error.strerror}; "
+                f"{folder} has no room for {size / 1e9:.1f} GB of images that memory does not hold: {error.strerror}; "
                 "make room there, or point OSTEOFLOW_HOME at a larger disk"
             ) from error
         mapped = np.memmap(file, mode="r+", shape=(size,), dtype=np.uint8)
