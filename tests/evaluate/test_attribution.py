@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import hip_cohort
+import numpy as np
 import pytest
 import torch
 from small_params import small
@@ -53,13 +54,17 @@ class Bright(nn.Module):
 def test_the_map_lies_where_the_answer_comes_from() -> None:
     net = VisitEncoder("mobilenet_v3_small", 3, 0.0, 3, 8).eval()
     net.features = nn.Sequential(Bright())
-    asked = lambda self, slices, where: {"lesion": self.features(slices[0])[:, :, 2, 5].sum()[None, None]}  # noqa: E731
-    images = torch.rand(1, 2, 3, 32, 32)
+    asked = lambda self, slices, where: {"lesion": self.features(slices[0])[:, 0].sum()[None, None]}  # noqa: E731
+    images = torch.zeros(1, 2, 3, 32, 32)
+    images[0, 1, 0, 8:12, 20:24] = 1.0
+    images[0, 1, 1, 24:28, 4:8] = 2.0  # brighter, and nothing that is asked for
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VisitEncoder, "forward", asked)
         found, logit = attribution._map(net, images, torch.zeros(1, 2))
-    assert found.shape == (2, 32, 32) and logit == pytest.approx(float(images[0, :, :, 8:12, 20:24].mean((2, 3)).sum()))
-    assert float(found.max()) > 0
+    assert found.shape == (2, 32, 32) and logit == pytest.approx(1.0)
+    place, row, column = np.unravel_index(int(found.argmax()), found.shape)
+    assert place == 1 and 8 <= row < 12 and 20 <= column < 24 and float(found.max()) > 0
+    assert float(found[0].max()) == 0 and float(found[1, 24:28, 4:8].max()) == 0
 
 
 def test_without_an_encoder_the_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
