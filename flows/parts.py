@@ -126,7 +126,7 @@ def _state(run: UUID) -> tuple[StateType, str]:
     with get_client(sync_client=True) as client:
         found: FlowRun = client.read_flow_run(run)
     assert found.state is not None
-    return found.state.type, found.state.name
+    return found.state.type, found.state.name or ""
 
 
 def _cancel(runs: Iterable[UUID]) -> None:

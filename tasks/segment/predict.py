@@ -37,7 +37,7 @@ def predict(hip_path: Path, models_folder: Path, fold: str | None, out: Path, ma
     file = hips.read(hip_path)
     for kind, labels in LABELS.items():
         nets = [load(str(models_folder), name, _weights(models_folder, name)) for name in networks[kind]]
-        names = nets[0][1]["architecture"].get("roles", FINE) if nets else ()
+        names: list[str] = list(nets[0][1]["architecture"].get("roles", FINE)) if nets else []
         if not any(name in file.tensors for name in names):
             continue
         shares = torch.stack([probability(net, about, hip_path) for net, about in nets]).mean(0)
