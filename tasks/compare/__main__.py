@@ -22,6 +22,8 @@ def main(
     parser.add_argument("--labels", choices=["true", "shuffled"], default="true", help="shuffled: one by lot a patient")
     parser.add_argument("--only", metavar="NETWORK", help="fit this one and leave its result for the stage")
     how = parser.parse_args(argv)
+    if how.only and (how.protocol, how.labels) != ("patient-split", "true"):
+        parser.error("--only is for the stage itself: folds of patients and true labels")
     doing = partial(run if how.protocol == "patient-split" else run_beside, shuffled=how.labels == "shuffled")
     enter("compare", Params, partial(run_one, network=how.only) if how.only else doing, params, mapper)
 

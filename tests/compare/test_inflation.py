@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tasks.compare import run as stage
+from tasks.compare.__main__ import main
 from tasks.compare.table import leakage
 from tasks.domain.errors import Differs
 
@@ -25,3 +26,9 @@ def test_inflation_pairs_slices_not_positions(tmp_path: Path) -> None:
     others = found["slices"].assign(label=found["slices"]["label"].to_numpy()[::-1])
     with pytest.raises(Differs, match="net: slice"):
         leakage({"net": found["patients"]}, {"net": others}, 2, 0.5, 50)
+
+
+@pytest.mark.parametrize("more", [["--protocol", "slice-split"], ["--labels", "shuffled"]])
+def test_one_network_alone_is_fitted_for_the_stage_or_refused(more: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only", "resnet18", *more], {}, map)
