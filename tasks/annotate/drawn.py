@@ -111,9 +111,13 @@ def stack(planes: dict[float, NDArray[np.bool_]], pitch: float | None, tolerance
         if not _multiples(steps, pitch, tolerance):
             raise BadInput("uneven_slices", f"steps of {steps.min():.2f} to {steps.max():.2f} mm between its slices")
     assert pitch is not None
-    if len(steps):  # the mean step, free of the rounding of single positions
-        pitch = (offsets[-1] - offsets[0]) / round((offsets[-1] - offsets[0]) / pitch)
-    index = [round((offset - offsets[0]) / pitch) for offset in offsets]
+    index = np.zeros(len(offsets), dtype=int)
+    if len(steps):  # counted step by step: what a claimed pitch is wrong by adds up over a stack
+        single = steps[np.round(steps / pitch) == 1]
+        if len(single) and _multiples(steps, float(single.mean()), tolerance):
+            pitch = float(single.mean())
+        index[1:] = np.cumsum(np.round(steps / pitch))
+        pitch = (offsets[-1] - offsets[0]) / int(index[-1])  # the mean step, free of the rounding of single positions
     first = planes[offsets[0]]
     check_size(index[-1] + 1, *first.shape)
     array = np.zeros((index[-1] + 1, *first.shape), dtype=bool)

@@ -11,6 +11,7 @@ from hospital import CE, CENTRES, FINE, T1, VISIT, Hospital, head, lesion, on_hi
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
+from tasks.annotate import drawn
 from tasks.annotate.readers import dice
 from tasks.domain.volume import Volume
 
@@ -171,6 +172,14 @@ def test_label_studio_polygons_and_brush(hospital: Hospital) -> None:
     name = of(hospital, "anna@x.org")
     assert dice(hospital.mask(visit, "L", f"{name}/head").astype(bool), from_seg) > 0.98
     assert dice(hospital.mask(visit, "L", f"{name}/lesion").astype(bool), on_hip_grid(lesion, "L")) > 0.8
+
+
+@pytest.mark.parametrize(("step", "missing"), [(1.65, ()), (1.65, tuple(range(5, 14))), (1.5, (3, 4)), (1.36, ())])
+def test_slices_are_counted_where_the_claimed_spacing_is_a_little_wrong(step: float, missing: tuple[int, ...]) -> None:
+    planes = {step * n: np.ones((2, 2), bool) for n in range(20) if n not in missing}
+    array, pitch = drawn.stack(planes, 1.5)
+    assert array.shape[0] == 20 and pitch == pytest.approx(step)
+    assert [n for n in range(20) if not array[n].any()] == list(missing)
 
 
 def encode_rle(plane: NDArray) -> list[int]:
