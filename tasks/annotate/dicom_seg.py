@@ -66,7 +66,8 @@ def _labels(dataset: Dataset) -> tuple[dict[int, tuple[str, str]], list[str]]:
         ]
         label = label_of(*names)
         if label:
-            labels[number] = label, side_of(*turned, *names)
+            label_name, description, *codes = names
+            labels[number] = label, side_of(*turned, label_name, *codes, described=(description,))
         elif number:  # 0 is the background of a label map
             notes.append(f"segment {number} is neither head, lesion nor vessel and was left out")
     return labels, notes

@@ -68,13 +68,16 @@ def label_of(*names: object) -> str | None:
     return None
 
 
-def side_of(*names: object) -> str:
-    """L or R by the first of `names` that claims one side; nothing when none does, or one claims both."""
-    for name in names:
-        words = set(re.split(r"[\W_]+", str(name or "").lower()))
-        claimed = [side for side, own in SIDES.items() if words & set(own)]
-        if claimed:
-            return claimed[0] if len(claimed) == 1 else ""
+def side_of(*names: object, described: tuple[object, ...] = ()) -> str:
+    """L or R by the first of `names`, then of the free texts `described`, that claims one side; nothing when none does,
+    or one claims both. A letter claims a side in a name alone: a text may say 'by R. Meier'."""
+    for shortest, texts in ((1, names), (2, described)):
+        for text in texts:
+            plain = re.sub(r"\b\w['’]", " ", str(text or "").lower())  # de l'épiphyse
+            words = {word for word in re.split(r"[\W_]+", plain) if len(word) >= shortest}
+            claimed = [side for side, own in SIDES.items() if words & set(own)]
+            if claimed:
+                return claimed[0] if len(claimed) == 1 else ""
     return ""
 
 

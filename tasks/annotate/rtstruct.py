@@ -41,7 +41,7 @@ def read(dataset: Dataset) -> tuple[list[Drawn], list[str]]:
         array, affine, thick = fill(contours)
         frame = str(roi.get("ReferencedFrameOfReferenceUID") or dataset.get("FrameOfReferenceUID") or "")
         reader = str(observation.get("ROIInterpreter") or owner["reader"])
-        place = owner | {"frame": frame, "reader": reader, "side": side_of(*names)}
+        place = owner | {"frame": frame, "reader": reader, "side": side_of(names[0], names[2], described=(names[1],))}
         drawn.append(Drawn(label, array, affine, "rtstruct", **place, thick=thick))
     if not drawn:
         raise BadInput("no_known_structure", "names no closed structure as femoral head, lesion or vessel")

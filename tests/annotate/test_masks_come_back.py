@@ -6,12 +6,13 @@ import json
 
 import mask_files as writers
 import numpy as np
+import pydicom
 import pytest
 from hospital import CE, CENTRES, FINE, T1, VISIT, Hospital, head, lesion, on_hip_grid, vessel
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
-from tasks.annotate import drawn
+from tasks.annotate import dicom_seg, drawn, rtstruct
 from tasks.annotate.readers import dice
 from tasks.domain.volume import Volume
 
@@ -180,6 +181,28 @@ def test_slices_are_counted_where_the_claimed_spacing_is_a_little_wrong(step: fl
     array, pitch = drawn.stack(planes, 1.5)
     assert array.shape[0] == 20 and pitch == pytest.approx(step)
     assert [n for n in range(20) if not array[n].any()] == list(missing)
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "side"),
+    [
+        ("head", "drawn by R. Meier", ""),
+        ("lesion de l'epiphyse", "", ""),
+        ("head", "of the right hip", "R"),
+        ("head L", "", "L"),
+        ("femoral head R", "of the left hip, as sent", "R"),
+    ],
+)
+def test_a_letter_claims_a_side_only_in_a_name(hospital: Hospital, label: str, text: str, side: str) -> None:
+    images, small = hospital.visits[0].images(T1, "t1"), Volume(np.zeros((4, 12, 12), np.uint8), T1.affine)
+    mask = np.zeros((4, 12, 12), bool)
+    mask[1:3, 3:9, 3:9] = True
+    made = pydicom.dcmread(writers.seg(hospital.src / "a.dcm", images, small, [(label, mask)]))
+    made.SegmentSequence[0].SegmentDescription = text
+    assert [one.side for one in dicom_seg.read(made)[0]] == [side]
+    made = pydicom.dcmread(writers.rtstruct(hospital.src / "b.dcm", images[0], [(label, contours(mask, small))]))
+    made.StructureSetROISequence[0].ROIDescription = text
+    assert [one.side for one in rtstruct.read(made)[0]] == [side]
 
 
 def encode_rle(plane: NDArray) -> list[int]:
