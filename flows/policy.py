@@ -52,7 +52,7 @@ def due(ledger: Ledger, params: Params | None = None, now: datetime | None = Non
     last = ledger.last_run()
     if last and last["ended"] and last["status"] == "finished":
         since = (now.timestamp() - last["ended"]) / 3600
-        if since < params.cool_down_hours:
+        if 0 <= since < params.cool_down_hours:  # an end in the future: the clock was set back since
             return False, f"{text}, but the last run ended {since:.1f} h ago (cool-down {params.cool_down_hours} h)"
     if params.quiet_hours:
         start, end = params.quiet_hours

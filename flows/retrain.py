@@ -31,6 +31,7 @@ from rich.console import Console
 from flows import known, lineage, parts
 from flows.given import Given, giving
 from flows.graph import StageNode, ordered
+from flows.mended import mend
 from flows.policy import IMPORTS, LEARNT
 from flows.stage import StageRun, patiently, run_stage
 from tasks.domain.errors import OsteoflowError, Refused, Unavailable
@@ -73,6 +74,7 @@ def retrain(force: bool = False) -> dict[str, Any]:
 
 def _loop(ledger: Ledger, force: bool, given: Given) -> dict[str, Any]:
     started = time.perf_counter()
+    mend(Path("."), (BATCHES, IMPORTS))
     batch = claim(ledger)
     waiting = ledger.batches(unfinished=True)
     imports = json.dumps(sorted(path.name for path in IMPORTS.iterdir() if path.is_dir()))

@@ -25,6 +25,7 @@ from dvc.rwlock import RWLockFileCorruptedError, RWLockFileFormatError
 from dvc.stage import Stage
 
 from flows.directories import hasten
+from flows.mended import keep
 from tasks.domain.errors import Unavailable, WrongUse
 from tasks.store.items import Mapper
 
@@ -74,6 +75,7 @@ def run_stage(
         stage.save_outs()
         stage.md5 = stage.compute_md5()
         patiently(stage.commit, repo)
+        keep(Path(repo.root_dir))
         patiently(lambda: stage.dump(update_pipeline=False), repo)
     return StageRun(name, True, function_s, time.perf_counter() - started - function_s)
 

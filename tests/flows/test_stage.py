@@ -9,6 +9,7 @@ import pytest
 from toy_workspace import make_workspace, run
 
 from flows.graph import ordered
+from flows.mended import mend
 from flows.stage import run_stage
 
 
@@ -72,6 +73,39 @@ def test_a_truncated_rwlock_left_by_a_crash_is_survived(workspace: Path) -> None
     (workspace / ".dvc" / "tmp" / "rwlock").write_text('{"a": ')
     (workspace / "data" / "batches" / "3").write_text("5")
     assert run_stage("double").ran
+
+
+def test_a_dvc_lock_cut_anywhere_by_a_crash_is_mended(workspace: Path) -> None:
+    inputs = (Path("data/batches"),)
+    for node in ordered():
+        run_stage(node.name)
+    lock = Path("dvc.lock")
+    whole = lock.read_bytes()
+    assert mend(Path("."), inputs) == []
+    broken = 0
+    for cut in range(0, len(whole), len(whole) // 9):
+        lock.write_bytes(whole[:cut])
+        broken += bool(mend(Path("."), inputs))
+        for node in ordered():
+            run_stage(node.name)
+        assert lock.read_bytes() == whole
+    assert broken > 3, "most cuts leave what DVC itself cannot read"
+
+
+def test_an_input_recorded_by_half_is_recorded_again(workspace: Path) -> None:
+    from dvc.repo import Repo
+
+    folder = Path("data/extra")
+    folder.mkdir()
+    (folder / "1").write_text("1")
+    Repo(".").add([str(folder)])
+    pointer = folder.with_suffix(".dvc")
+    whole = pointer.read_bytes()
+    for cut in (0, 10, len(whole) // 2):
+        pointer.write_bytes(whole[:cut])
+        assert mend(Path("."), (folder,)) == ["data/extra.dvc"]
+        Repo(".").add([str(folder)])
+        assert pointer.read_bytes() == whole
 
 
 def test_new_content_of_the_same_size_is_never_taken_for_the_old(workspace: Path) -> None:

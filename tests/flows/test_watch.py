@@ -35,6 +35,7 @@ def ledger(ended_hours_ago: float | None = None, status: str = "finished") -> Si
         (10, 3, "finished", POLICY, False),
         (10, 13, "finished", POLICY, True),
         (10, 3, "failed", POLICY, True),
+        (10, -9000, "finished", POLICY, True),  # the clock was set back by a year since
         (10, None, "finished", POLICY.model_copy(update={"quiet_hours": (8, 18)}), False),
         (10, None, "finished", POLICY.model_copy(update={"quiet_hours": (22, 6)}), True),
         (10, None, "finished", POLICY.model_copy(update={"quiet_hours": (13, 2)}), False),
