@@ -36,13 +36,17 @@ def regressions(
     if not (variance > 0).any() and not (np.nan_to_num(x_errors) > 0).any():
         return rows
 
+    codes = np.unique(groups.astype(str), return_inverse=True)[1]
+
     def weighted() -> list[Interval]:
-        found = mixed(y, design, groups, variance)
+        found = mixed(y, design, codes, variance)
         return _gee(y, design, groups, level, 1 / (found.patient_sd**2 + found.hip_sd**2 + variance))
 
     def propagated() -> list[Interval]:
+        near = mixed(y, design, codes, variance)
+
         def estimate(x_: Array, y_: Array) -> tuple[Array, Array]:
-            found = mixed(y_, _design(frame["treatment"].to_numpy(), arms, x_), groups, variance)
+            found = mixed(y_, _design(frame["treatment"].to_numpy(), arms, x_), codes, variance, near)
             return found.coefficients[: len(arms)], found.errors[: len(arms)] ** 2
 
         in_y = covariates.index(f"x_{outcome}") if f"x_{outcome}" in covariates else None

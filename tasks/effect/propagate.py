@@ -80,9 +80,9 @@ class Mixed:
     hip_sd: float
 
 
-def mixed(y: Array, design: Array, patients: NDArray, error_variance: Array) -> Mixed:
+def mixed(y: Array, design: Array, patients: NDArray, error_variance: Array, near: Mixed | None = None) -> Mixed:
     """Random intercept of each patient, residual of each hip, and beside it the known error variance of its
-    measurement; both unknown variances by restricted maximum likelihood."""
+    measurement; both unknown variances by restricted maximum likelihood, looked for from those of `near`."""
     from scipy.optimize import minimize
 
     _, codes = np.unique(patients, return_inverse=True)
@@ -103,7 +103,10 @@ def mixed(y: Array, design: Array, patients: NDArray, error_variance: Array) -> 
         determinant = float(-np.log(weight).sum() + np.log1p(between * total).sum())
         return 0.5 * (determinant + np.linalg.slogdet(information)[1] + squares), coefficients, information
 
-    found = minimize(lambda logs: solved(logs)[0], np.array([-1.0, -0.5]), method="Nelder-Mead",
+    start = np.array([-1.0, -0.5])
+    if near is not None:
+        start = np.clip(np.log(np.maximum([near.patient_sd, near.hip_sd], 1e-9) / scale), -6, 4)
+    found = minimize(lambda logs: solved(logs)[0], start, method="Nelder-Mead",
                      options={"xatol": 1e-3, "fatol": 1e-5, "maxiter": 200})  # fmt: skip
     _, coefficients, information = solved(found.x)
     between, within = scale * np.exp(np.clip(found.x, -8, 4))

@@ -40,8 +40,13 @@ def cohort(frame: pd.DataFrame) -> list[Row]:
         if column not in frame or not frame[column].notna().any():
             continue
         for level in sorted(frame[column].fillna("unknown").astype(str).unique()):
-            add(item, level, unit, lambda f, c=column, v=level, u=unit: _count(f, c, v, u))
+            last = column == "treatment"  # a hip is under observation before it is treated: it counts once
+            add(item, level, unit, lambda f, c=column, v=level, u=unit, o=last: _count(_last(f) if o else f, c, v, u))
     return table
+
+
+def _last(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.sort_values("days", kind="stable").drop_duplicates("hip", keep="last")
 
 
 def suppress(table: list[Row], columns: list[str], below: int) -> list[Row]:
@@ -54,6 +59,16 @@ def suppress(table: list[Row], columns: list[str], below: int) -> list[Row]:
     return [row | {column: one(row[column]) for column in columns if column in row} for row in table]
 
 
+def hide(table: list[Row], columns: list[str], below: int) -> list[Row]:
+    """`suppress`, and no estimate either where it rests on fewer than `below` patients: it would tell who they are."""
+    kept = {*columns, "small", "vendor", "subgroup", "level", "unit"}
+    return suppress(
+        [row if row["n_patients"] >= below else {k: v if k in kept else None for k, v in row.items()} for row in table],
+        columns,
+        below,
+    )
+
+
 def _count(frame: pd.DataFrame, column: str, level: str, unit: str) -> int:
     rows = frame[frame[column].fillna("unknown").astype(str) == level]
     key = {"hip": "hip", "patient": "subject", "hip-visit": "hip_visit"}[unit]
@@ -64,7 +79,8 @@ def _quartiles(values: pd.Series) -> str:
     if not len(values):
         return ""
     low, middle, high = values.quantile([0.25, 0.5, 0.75])
-    return f"{middle:g} [{low:g}, {high:g}]"
+    digits = 0 if middle >= 20 else 1
+    return f"{round(middle, digits):g} [{round(low, digits):g}, {round(high, digits):g}]"
 
 
 def _follow_up(frame: pd.DataFrame) -> str:

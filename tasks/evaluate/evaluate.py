@@ -19,6 +19,9 @@ from tasks.store.tables import read as read_table
 
 REPORT, FOLDER = Path("reports/evaluate.json"), Path("reports/evaluate")
 MODEL = "onfh-progression"
+COUNTED = ["n", "n_patients", "n_events", "n_lost_before", "there_patients", "there_hip_visits", "there_events"]
+"""Columns of exported tables that count people, their hips or what befell them."""
+COUNTS = ["n", "n_patients", "n_events"]
 log = logging.getLogger("osteoflow.evaluate")
 
 
@@ -34,7 +37,7 @@ def run(params: Params, mapper: Mapper) -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     write_json(REPORT, report)
     for name, table in tables.items():
-        _csv(FOLDER / f"{name}.csv", table)
+        _csv(FOLDER / f"{name}.csv", cohort.suppress(table, COUNTED, params.suppress_below))
     write_text(FOLDER / "flow.svg", exclusions.diagram(entries, params.suppress_below))
     figures.draw(primary_rows, report, report["baselines"], tables["decision"], params, FOLDER)
     attribution.write(params.explain_hips, params.resamples, FOLDER)
@@ -73,11 +76,9 @@ def evaluate(
         "baselines": against,
         "populations": {group: described[group] | {"baselines": compared[group]} for group in known},
         "units": scores.units(chosen, params),
-        "subgroups": cohort.suppress(
-            scores.subgroups(chosen, params), ["n", "n_patients", "n_events"], params.suppress_below
-        ),
+        "subgroups": cohort.hide(scores.subgroups(chosen, params), COUNTS, params.suppress_below),
         "survival": [row for group, one in groups.items() for row in censoring.table(one, group, params)],
-        "vendors": scores.unseen_vendors(known["out_of_fold"], params),
+        "vendors": cohort.hide(scores.unseen_vendors(known["out_of_fold"], params), COUNTS, params.suppress_below),
         "required": needed.beside(primary, inputs, described["out_of_fold"], params.r2_share),
         "privacy": {
             "anonymity": privacy.anonymity(frame, params),
@@ -97,7 +98,7 @@ def evaluate(
         "units": report["units"],
         "subgroups": report["subgroups"],
         "survival": report["survival"],
-        "vendors": cohort.suppress(report["vendors"], ["n", "n_patients", "n_events"], params.suppress_below),
+        "vendors": report["vendors"],
         "required": report["required"],
         "populations": [
             {
@@ -115,7 +116,7 @@ def evaluate(
             for name in scores.MEASURES
         ],
         "decision": scores.decision_curve(chosen, params),
-        "calibration": scores.metrics.calibration_bins(chosen["label"], chosen["risk"], params.bins),
+        "calibration": scores.calibration(chosen, params),
     }
     return report, tables, chosen
 

@@ -44,7 +44,7 @@ def flow(hips: pd.DataFrame, frame: pd.DataFrame) -> list[Row]:
     rows = leave("consent", rows, pd.Series(np.where(fold == "none", "consent withdrawn or not dealt", ""), rows.index))
     rows = leave("eligibility", rows, _column(rows, "ineligible"))
     rows = leave("at risk", rows, _column(rows, "not_at_risk"))
-    lost = np.where(rows["label"].isna(), "outcome within the horizon not known (used for training, not scored)", "")
+    lost = np.where(rows["label"].isna(), "not followed over the horizon: trained on only", "")
     rows = leave("outcome", rows, pd.Series(lost, rows.index))
     rows = leave("estimate", rows, pd.Series(np.where(np.isfinite(rows["risk"]), "", "no estimate"), rows.index))
     for name, words in (("test", "scored: frozen test"), ("external", "scored: external site")):
@@ -86,7 +86,7 @@ def diagram(table: list[Row], below: int) -> str:
 
 def _box(x: int, y: int, width: int, title: str, text: str, fill: str, edge: str) -> list[str]:
     title = title.replace("_", " ")
-    short = title if len(title) < 52 else title[:50] + "…"
+    short = title if len(title) < 58 else title[:56] + "…"
     return [
         f'<rect x="{x}" y="{y}" width="{width}" height="40" fill="{fill}" stroke="{edge}"/>',
         f'<text x="{x + 8}" y="{y + 16}" font-weight="bold" fill="#222">{escape(short)}</text>',

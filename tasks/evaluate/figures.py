@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.domain.hip import RESEARCH_ONLY
+from tasks.evaluate import scores
 from tasks.evaluate.chart import COLOURS, INK, Chart
 from tasks.evaluate.params import Params
 from tasks.evaluate.rows import SCORES
@@ -16,6 +17,11 @@ from tasks.store.files import write_text
 from tasks.training import metrics
 
 Row = dict[str, Any]
+NAMES = {
+    "lr_last": "logistic, last visit", "lesion_size": "lesion size", "jic": "JIC type", "kerboul": "Kerboul angle",
+    "cox": "Cox",
+}  # fmt: skip
+"""Baselines as a legend says them."""
 
 
 def draw(rows: pd.DataFrame, primary: Row, table: dict[str, Row], curve: list[Row], params: Params, out: Path) -> None:
@@ -63,7 +69,12 @@ def roc(rows: pd.DataFrame, primary: Row, table: dict[str, Row]) -> Chart:
         known = rows[np.isfinite(rows[column].astype(float))]
         if known["label"].nunique() == 2:
             colour = COLOURS[1 + (len(table) - 1 - index) % (len(COLOURS) - 1)]
-            chart.line(_curve(known["label"], known[column]), colour, f"{name} {interval(row, 'auc')}", width=1.2)
+            chart.line(
+                _curve(known["label"], known[column]),
+                colour,
+                f"{NAMES.get(name, name)} {interval(row, 'auc')}",
+                width=1.2,
+            )
     if rows["label"].nunique() == 2:
         label = f"model {interval(primary, 'auc')}"
         chart.line(_curve(rows["label"], rows["risk"]), COLOURS[0], label, width=2.6)
@@ -79,7 +90,7 @@ def calibration(rows: pd.DataFrame, primary: Row, params: Params) -> Chart:
         f"Brier {interval(primary, 'brier')}. Bars: 95% Wilson.\n" + basis(primary),
     )
     chart.line([(0, 0), (1, 1)], "#999999", "ideal", width=1, dash="4 4")
-    bins = metrics.calibration_bins(rows["label"], rows["risk"], params.bins)
+    bins = scores.calibration(rows, params)
     spans = [(b["low"], b["high"]) for b in bins]
     places = [(b["risk"], b["rate"]) for b in bins]
     return chart.points(places, COLOURS[0], spans, "model, bins of about equal n").line(places, COLOURS[0], width=1)
@@ -110,7 +121,8 @@ def decision(curve: list[Row], primary: Row) -> Chart:
     names = sorted({key for row in known for key in row if key.startswith("baseline_")})
     for place, name in enumerate(names):
         points = [(r["threshold"], r[name]) for r in known if r.get(name) is not None and r[name] > -top / 4]
-        chart.line(points, COLOURS[1 + place], name.removeprefix("baseline_").replace("_", " "), width=1.2)
+        short = name.removeprefix("baseline_")
+        chart.line(points, COLOURS[1 + place], NAMES.get(short, short), width=1.2)
     return chart.line([(r["threshold"], r["net_benefit"]) for r in known], COLOURS[0], "model (95% band)", width=2.4)
 
 

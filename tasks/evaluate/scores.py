@@ -147,6 +147,12 @@ def operating_point(test: pd.DataFrame, training: pd.DataFrame, params: Params) 
     return row
 
 
+def calibration(rows: pd.DataFrame, params: Params) -> list[Row]:
+    """Bins of about equal n along the risk, so many that each holds enough hip-visits to be shown."""
+    bins = max(1, min(params.bins, len(rows) // max(params.suppress_below, 1)))
+    return [dict(one) for one in metrics.calibration_bins(rows["label"], rows["risk"], bins)]
+
+
 def decision_curve(rows: pd.DataFrame, params: Params) -> list[Row]:
     """Net benefit per hip-visit at each threshold: by the model, if all were treated, if none were (0)."""
     low, high, step = params.thresholds

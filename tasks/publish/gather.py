@@ -79,6 +79,7 @@ def read_report(facts: Facts) -> Row:
         "figures": [(name, text, svg) for name, text in FIGURES.items() if (svg := _text(folder / f"{name}.svg"))],
         "compare": _compare(root),
         "effect": _csv(root / "reports/effect.csv"),
+        "effect_tables": {name: _csv(root / f"reports/effect/{name}.csv") for name in ("paper", "landmark", "models")},
         "effect_figures": [
             svg for name in ("effect", "overlap") if (svg := _text(root / f"reports/effect/{name}.svg"))
         ],

@@ -69,6 +69,8 @@ def number(value: Any, digits: int = 2) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return "not known"
     if isinstance(value, float):
+        if 0 < value < 0.5 * 10**-digits:
+            return f"<{10**-digits:g}"
         return f"{value:.0f}" if value == int(value) and abs(value) >= 1 else f"{value:.{digits}f}"
     return str(value)
 
@@ -77,8 +79,14 @@ def short(digest: Any) -> str:
     return str(digest)[:12] if digest else "none"
 
 
+NAMES = {
+    "lr_last": "logistic, last visit", "jic": "JIC type", "kerboul": "Kerboul angle", "cox": "Cox",
+    "arco": "ARCO stage", "vessel_length_mm": "vessel length",
+}  # fmt: skip
+
+
 def words(name: Any) -> str:
-    return str(name).replace("_", " ")
+    return NAMES.get(str(name), str(name).replace("_", " "))
 
 
 def count_of(kind: str, n: int) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from tasks.evaluate import run
 from tasks.evaluate.chart import _ticks
+from tasks.evaluate.cohort import hide
 from tasks.store.files import read_json
 
 PROMISED = {"model", "baselines", "n_patients", "n_events", "auc", "auc_low", "auc_high", "brier", "slope", "intercept"}
@@ -124,6 +125,13 @@ def test_exported_tables_hold_no_small_cell(cohort, params):
         for column in {"n", "n_patients", "n_events", "patients", "hips", "hip_visits"} & set(table):
             counts = pd.to_numeric(table[column], errors="coerce").dropna()
             assert not ((counts > 0) & (counts < params.suppress_below)).any()
+
+
+def test_no_estimate_stands_where_it_rests_on_few_patients() -> None:
+    row = {"subgroup": "treatment", "level": "graft", "unit": "hip-visit", "n": 10, "n_patients": 3, "n_events": 6}
+    few, enough = hide([row | {"auc": 0.9}, row | {"auc": 0.9, "n_patients": 7}], ["n", "n_patients", "n_events"], 5)
+    assert few == row | {"n_patients": "<5", "auc": None}
+    assert enough["auc"] == 0.9
 
 
 def test_an_external_site_has_its_own_table_and_is_in_no_other(cohort, params):
