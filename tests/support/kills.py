@@ -1,7 +1,8 @@
 """kill -9 at random moments while studies arrive: receiver, arrival worker, dataset run; then what became of each file.
 
 A scanner (which is never killed) sends files in a shuffled order and sends again what was not acknowledged. The roles
-are the room's and the ledger's own code in processes of their own; each victim is started again at once.
+are the room's and the ledger's own code in processes of their own; each victim is started again at once. The flows
+themselves are not killed here: tests/flows says what becomes of a run and of an arrival that die.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 import traceback
 import zipfile
@@ -51,31 +53,36 @@ def harness(seed: int, kills: int, studies: int, files: int) -> Report:
     roles: dict[str, Any] = {"receiver": receiver, "worker": worker, "run": run}
     spawn = {name: lambda role=role: _start(role, port) for name, role in roles.items()}
     alive = {name: start() for name, start in spawn.items()}
-    scanner = FORK.Process(target=scan, args=(port, seed, studies, files, str(acks)))
+    scanner = FORK.Process(target=scan, args=(port, seed, studies, files, str(acks)), daemon=True)
     scanner.start()
     died = dict.fromkeys(roles, 0)
-    for _ in range(kills):
-        time.sleep(dice.uniform(0.02, 0.35))
-        victim = dice.choice(sorted(roles))
-        _all_alive(alive)
-        os.kill(alive[victim].pid, signal.SIGKILL)
-        alive[victim].join()
-        died[victim] += 1
-        alive[victim] = spawn[victim]()
-    scanner.join(GIVE_UP_S)
-    with Ledger.open() as ledger:
-        deadline = time.monotonic() + GIVE_UP_S
-        while time.monotonic() < deadline:
-            counts = ledger.counts()
-            if counts["done"] + counts["quarantined"] == studies == sum(counts.values()):
-                break
-            time.sleep(0.1)
-        _all_alive(alive)
-        for process in alive.values():
-            os.kill(process.pid, signal.SIGKILL)
+    try:
+        for _ in range(kills):
+            time.sleep(dice.uniform(0.02, 0.35))
+            victim = dice.choice(sorted(roles))
+            _all_alive(alive)
+            os.kill(alive[victim].pid, signal.SIGKILL)
+            alive[victim].join()
+            died[victim] += 1
+            alive[victim] = spawn[victim]()
+        scanner.join(GIVE_UP_S)
+        with Ledger.open() as ledger:
+            deadline = time.monotonic() + GIVE_UP_S
+            while time.monotonic() < deadline:
+                counts = ledger.counts()
+                if counts["done"] + counts["quarantined"] == studies == sum(counts.values()):
+                    break
+                time.sleep(0.1)
+            _all_alive(alive)
+            for process in alive.values():
+                process.kill()
+                process.join()
+            report = Report(died, studies * files, 0, studies=ledger.counts())
+            _judge(ledger, acks, studies, files, report)
+    finally:
+        for process in [*alive.values(), scanner]:
+            process.kill()
             process.join()
-        report = Report(died, studies * files, 0, studies=ledger.counts())
-        _judge(ledger, acks, studies, files, report)
     report.seconds = round(time.monotonic() - started, 1)
     return report
 
@@ -91,7 +98,9 @@ def _port(dice: random.Random) -> int:
 
 def _start(role: Any, port: int) -> Any:
     # A fork server that was started earlier has the surroundings of that time: they are given with the role.
-    process = FORK.Process(target=_enter, args=(role, port, str(Path.cwd()), os.environ.get("OSTEOFLOW_HOME")))
+    process = FORK.Process(
+        target=_enter, args=(role, port, str(Path.cwd()), os.environ.get("OSTEOFLOW_HOME")), daemon=True
+    )
     process.start()
     return process
 
@@ -100,6 +109,9 @@ def _enter(role: Any, port: int, place: str, home: str | None) -> None:
     os.chdir(place)
     os.environ["OSTEOFLOW_HOME"] = home or ".osteoflow"
     os.environ.pop("OSTEOFLOW_LEDGER_URL", None)
+    from tasks.store.mapping import end_with_parent
+
+    threading.Thread(target=end_with_parent, daemon=True).start()  # a harness that is killed leaves nothing behind
     try:
         role(port)
     except BaseException:
@@ -196,6 +208,10 @@ def scan(port: int, seed: int, studies: int, files: int, acks: str) -> None:
 
     from dicom_files import dataset
     from pynetdicom import AE
+
+    from tasks.store.mapping import end_with_parent
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
     todo = [(study, number) for study in range(studies) for number in range(1, files + 1)]
     random.Random(seed).shuffle(todo)
