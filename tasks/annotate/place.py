@@ -89,8 +89,10 @@ def _on_hip(
     if affine is None:
         array, affine = _stacked(masks, own)
     elif mask["thick"] == "no" and own and own.get("slice_mm"):
+        wider = affine[:3, 0] * (own["slice_mm"] / np.linalg.norm(affine[:3, 0]) - 1)
         affine = affine.copy()
-        affine[:3, 0] *= own["slice_mm"] / np.linalg.norm(affine[:3, 0])
+        affine[:3, 0] += wider
+        affine[:3, 3] -= wider  # its plane, behind the empty one that `from_file` adds, stays where it was drawn
     if mask["kind"] in ON_SERIES:
         fit.on_series(meta, own, params.grid_tolerance_mm, ON_SERIES[mask["kind"]])
     frame = mask["frame"] or (own or {}).get("frame")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import mask_files as writers
 import numpy as np
 import pydicom
 import pytest
-from hospital import CE, CENTRES, FINE, T1, VISIT, Hospital, head, lesion, on_hip_grid, vessel
+from hospital import CE, CENTRES, FINE, PARAMS, T1, VISIT, Hospital, head, lesion, on_hip_grid, vessel
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
-from tasks.annotate import dicom_seg, drawn, rtstruct
+from tasks.annotate import dicom_seg, drawn, fit, place, rtstruct
+from tasks.annotate.params import Params
 from tasks.annotate.readers import dice
 from tasks.domain.volume import Volume
+from tasks.store import hips
 
 
 def of(hospital: Hospital, name: str) -> str:
@@ -173,6 +176,25 @@ def test_label_studio_polygons_and_brush(hospital: Hospital) -> None:
     name = of(hospital, "anna@x.org")
     assert dice(hospital.mask(visit, "L", f"{name}/head").astype(bool), from_seg) > 0.98
     assert dice(hospital.mask(visit, "L", f"{name}/lesion").astype(bool), on_hip_grid(lesion, "L")) > 0.8
+
+
+def test_one_contour_without_a_thickness_stays_in_its_plane(tmp_path: Path) -> None:
+    """As thick as its series' slices are; read on the fine grid, where a shift of that would show."""
+    affine = np.array([[0, 0, 0.5, 80.0], [1.0, 0, 0, 13.3], [0, 0.5, 0, -30.0], [0, 0, 0, 1.0]])  # coronal, 1 mm
+    plane = drawn.Drawn("vessel", np.ones((1, 40, 40), bool), affine, "rtstruct", thick=False)
+    hips.write(tmp_path / "m.safetensors", drawn.to_file(plane))
+    grid = FINE.patient_affine(CENTRES["L"], "L")
+    meta = {
+        "patient_affine": {"contrast_fine": grid.tolist()}, "frame_of_reference": {"contrast_fine": "F"},
+        "grids": {"contrast_fine": {"shape": list(FINE.shape), "spacing": list(FINE.spacing)}}, "sources": {},
+    }  # fmt: skip
+    stack = {"slice_mm": 4.4, "frame": "F", "sops": None, "affine": None, "shape": None}
+    mask = {"side": "", "series": "S", "path": str(tmp_path / "m.safetensors"), "thick": "no", "kind": "rtstruct",
+            "frame": "F", "label": "vessel", "sop": None, "index": None}  # fmt: skip
+    target = fit.Target("L", CENTRES["L"], None, meta)
+    values, *_ = place._on_hip([mask], target, {"S": stack}, Params.model_validate(PARAMS))
+    middle = grid[:3, :3] @ np.argwhere(values).mean(0) + grid[:3, 3]
+    assert np.linalg.norm(middle - affine[:3] @ [0, 19.5, 19.5, 1.0]) < 0.5
 
 
 @pytest.mark.parametrize(("step", "missing"), [(1.65, ()), (1.65, tuple(range(5, 14))), (1.5, (3, 4)), (1.36, ())])
