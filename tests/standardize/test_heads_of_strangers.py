@@ -8,7 +8,9 @@ import pytest
 import tissues
 from torsos import NO_HIPS, person
 
-from tasks.standardize.locate import locate
+import tasks.standardize.locate as located
+from tasks.domain.volume import Volume
+from tasks.standardize.locate import Head, locate
 from tasks.standardize.params import Params
 
 # name: seed, size, plane, field of view mm, matrix, slices, step mm, tilt, side shown alone, state of it
@@ -47,6 +49,17 @@ def test_an_implant_is_said_to_be_one(side: str, params: Params) -> None:
     assert set(found.heads) == {other}
     assert np.linalg.norm(found.heads[other].centre - who.joints[other].centre) < 2.0
     assert "implant" in found.missing[side]
+
+
+def test_how_much_of_the_ball_is_void_is_said_as_it_was_measured(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Volume(np.zeros((8, 8, 8), np.float32), np.eye(4))
+    left, right = (Head(np.array([x, 0.0, 0.0]), 24.0, 0.9, np.sign(x), 1.0) for x in (90.0, -60.0))
+    monkeypatch.setattr(located, "midline", lambda seen, centre: 0.0)
+    monkeypatch.setattr(located, "mirrored_place", lambda seen, head, middle: np.array([-90.0, 0.0, 0.0]))
+    monkeypatch.setattr(located, "metal", lambda seen, head, image: 0.87)
+    assert located.alike_pair(image, 1, left, right, params.localizer).missing["R"].startswith("signal void in 87%")
 
 
 @pytest.mark.parametrize("name", list(NO_HIPS))
