@@ -17,7 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # compiling takes 20 s, these skeletons nothing
 
-TREES = int(os.environ.get("BENCH_VESSELS_TREES", "40"))
+TREES = int(os.environ.get("BENCH_VESSELS_TREES", "24"))
 GRIDS = {"0.5": (0.5, 0.5, 0.5), "0.8": (0.8, 0.8, 0.8), "1.25x1.5": (1.25, 1.5, 1.25)}
 FINE = (0.8, 0.8, 0.8)
 ACQUIRED = (1.35, 1.05, 1.05)

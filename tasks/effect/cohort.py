@@ -176,7 +176,8 @@ def _progression(events: list[float], history: History, start: float, params: Pa
     """1, 0, or NaN when the hip was not followed long enough."""
     if events and events[0] - start <= params.progression_days:
         return 1.0
-    seen = [one[0] for one in (*history.labels, *history.outcomes) if np.isfinite(one[0])]
+    read = [day for day, _, _ in history.labels] + [day for day, _ in history.outcomes]
+    seen = [day for day in read if np.isfinite(day)]
     return 0.0 if seen and max(seen) - start >= params.progression_days else np.nan
 
 

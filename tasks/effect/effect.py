@@ -208,10 +208,10 @@ def _models(known: pd.DataFrame, outcome: str, params: Params) -> Any:
         known = known[known["treatment"].isin(kept)]
         if OBSERVATION in set(kept) and len(kept) > 1:
             covariates = [f"x_{name}" for name in params.covariates]
-            n = {arm: {"n_hips": len(own), "n_patients": int(own["subject"].nunique())}
+            n = {str(arm): {"n_hips": len(own), "n_patients": int(own["subject"].nunique())}
                  for arm, own in known.groupby("treatment")}  # fmt: skip
             found = regressions(known, outcome, covariates, params.level, params.redraws, params.seed)
-            return [row | n.get(row.get("treatment"), {}) for row in found]
+            return [row | n.get(str(row.get("treatment")), {}) for row in found]
     return {
         "reason": f"{patients} patients; mixed model and GEE need {params.min_modelled}, and observation and another "
         f"arm of at least {params.suppress_below}"
