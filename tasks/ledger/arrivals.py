@@ -123,7 +123,7 @@ def _latest(conn: Connection, site: str, study_uid: str, sop_uids: list[str]) ->
             .order_by(quarantine.c.created.desc())
         ).first()
         study.held_for = entry.reason if entry is not None and entry.state == "held" else ""
-    elif row.state in ("claimed", "done") and row.commitment is None:
+    elif not row.current:
         study.held_for = ""  # withdrawn, and no original was left: what is sent again begins anew
     for start in range(0, len(sop_uids), 500):
         some = and_(files.c.row_key == row.row_key, files.c.sop_uid.in_(sop_uids[start : start + 500]))

@@ -21,6 +21,7 @@ from flows import lineage, privacy
 from tasks import anonymize, receive
 from tasks.anonymize import stage
 from tasks.domain.params import load
+from tasks.domain.settings import Settings
 from tasks.keys import Keys
 from tasks.ledger import Ledger
 from tasks.store import archives, tables
@@ -135,6 +136,28 @@ def test_every_copy_goes(workspace: Path, ledger: Ledger, capsys: pytest.Capture
     assert privacy.verify(again=lambda: None) == {"checked": 2, "leaks": [], "left": []}
 
 
+def test_an_archive_that_cannot_be_read_ends_nothing(workspace: Path, ledger: Ledger) -> None:
+    whole = next(Path("data/studies").rglob(f"{Keys.open().uid('1.2.3.3')}-v1.zip"))
+    cut = whole.with_name("1.2.3.4.5-v1.zip")
+    cut.write_bytes(whole.read_bytes()[:-40])
+    done = privacy.verify(again=lambda: release_all(ledger))
+    outcomes = {leak["outcome"].partition(":")[0] for leak in done["leaks"]}
+    assert outcomes == {"kept", "released again as version 2", "withdrawn"}
+    assert done["left"] == [] and b"ZWIEBELHUBER" not in everything(workspace)
+
+
+def test_what_was_removed_is_certified_though_the_arrival_loop_fails(workspace: Path, ledger: Ledger) -> None:
+    def fails() -> None:
+        raise RuntimeError("no server")
+
+    with pytest.raises(RuntimeError):
+        privacy.verify(again=fails)
+    [certificate] = (Settings().home / "certificates").glob("privacy-*.json")
+    told = json.loads(certificate.read_text())
+    assert len(told["leaks"]) == 2 and told["left"] is None
+    assert b"ZWIEBELHUBER" not in everything(workspace)
+
+
 @pytest.mark.needs("tesseract")
 def test_text_in_pixels_is_a_leak_too(workspace: Path, ledger: Ledger) -> None:
     """An archive from before pictures were searched for text."""
@@ -156,3 +179,24 @@ def test_text_in_pixels_is_a_leak_too(workspace: Path, ledger: Ledger) -> None:
     found = privacy.verify(dry_run=True)["leaks"]
     subject = Keys.open().subject("local", "PAT-4")
     assert [leak["wrong"] for leak in found if leak["subject"] == subject] == [["text in pixels"]]
+
+    # What was made of the picture: a hip, under the name of the first study of its visit. The archive itself lies in
+    # the cache under no name.
+    study, visit = Keys.open().uid("1.2.3.4"), "2.25.77"
+    cached(next(Path("data/studies").rglob(f"{study}-v1.zip")), "")
+    hip = Path(f"data/hips/{visit}-L.bin")
+    hip.parent.mkdir(parents=True)
+    hip.write_bytes(b"pixels of a hip")
+    hips = [{"md5": cached(hip, ""), "relpath": hip.name}]
+    Path("listing").write_text(json.dumps(hips))
+    cached(Path("listing"), ".dir")
+    rows = Settings().home / "arrived" / "standardize" / visit / "rows.json"
+    rows.parent.mkdir(parents=True)
+    rows.write_text(json.dumps({"rows": [{"study": study}]}))
+    others = {path for path in CACHE.rglob("*") if path.is_file() and b"Balthasar" not in path.read_bytes()}
+
+    done = privacy.verify(again=lambda: release_all(ledger))
+    assert done["left"] == []
+    assert not hip.exists() and not rows.exists() and not (CACHE / hips[0]["md5"][:2] / hips[0]["md5"][2:]).exists()
+    gone = {path for path in others if not path.exists()}
+    assert len(gone) == 3  # the hip, the archive without a name, and that of the surname in a description

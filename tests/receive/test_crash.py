@@ -121,6 +121,20 @@ def test_a_ledger_restored_from_a_backup_finds_what_came_since(ledger: Ledger, p
         assert recover(restored) == []
 
 
+def test_what_was_erased_does_not_come_back_from_bytes_that_are_still_there(ledger: Ledger, params: Params) -> None:
+    """The rows of an erased patient are gone, and then the process died before it removed the files."""
+    for data in stack("1.1", 3):
+        accept(data, ledger, "local", "hospital")
+    paths = [file.path for file in ledger.current()[0].files]
+    ledger.erase(study_uid="1.1")
+    assert all(path.exists() for path in paths)
+    assert ledger.unknown_files({paths[0].parent.name: paths[0].parent}, lambda folder: os.listdir(folder)) == {
+        paths[0].parent.name: []
+    }
+    assert recover(ledger) == []
+    assert ledger.current() == [] and not any(path.exists() for path in paths)
+
+
 def test_a_half_written_copy_in_the_inbox_is_not_taken(ledger: Ledger, params: Params, home: Path) -> None:
     inbox = home / "identified" / "inbox"
     inbox.mkdir(parents=True)

@@ -13,7 +13,8 @@ from dicom_files import dicom, stack, write_tree
 
 from tasks.domain.errors import Refused, Unavailable, WrongUse
 from tasks.ledger import Ledger
-from tasks.receive import Params, ingest, release, settle, show, watch_once
+from tasks.receive import Intake, Params, ingest, release, settle, show, watch_once
+from tasks.receive.judge import Received
 
 
 def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -78,6 +79,41 @@ def test_what_is_too_large_to_be_taken_is_kept_and_may_be_released(
     release(ledger, entry.key, "an engineer", "max_member_mb is 4096 now")
     assert ledger.quarantined() == {}
     assert [version.n_files for version in ledger.current()] == [2]
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_holds_the_archive(
+    compression: int, ledger: Ledger, params: Params, tmp_path: Path, medium: dict[str, bytes]
+) -> None:
+    whole = bytearray(zipped(medium, compression))
+    for at in range(60, 2000, 7):
+        whole[at] ^= 0x5A
+    (tmp_path / "a.zip").write_bytes(whole)
+    (tmp_path / "b.dcm").write_bytes(dicom("1.9"))
+    summary = ingest(tmp_path, ledger, "local", "hospital", params, move=True)
+    assert summary.quarantined["bad_archive"] == 1 and ledger.find("1.9")
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_a_zip_that_took_the_name_of_one_that_was_read_stays(
+    ledger: Ledger, params: Params, tmp_path: Path, medium: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, later = tmp_path / "in" / "export.zip", tmp_path / "later.zip"
+    place.parent.mkdir()
+    place.write_bytes(zipped(medium))
+    later.write_bytes(zipped({"x.dcm": dicom("1.9")}))
+    sync = Intake.sync
+
+    def sync_and_replace(self: Intake, received: list[Received]) -> None:
+        sync(self, received)
+        if later.exists():
+            later.replace(place)
+
+    monkeypatch.setattr(Intake, "sync", sync_and_replace)
+    ingest(place.parent, ledger, "local", "hospital", params, move=True)
+    assert place.exists() and not ledger.find("1.9")
+    ingest(place.parent, ledger, "local", "hospital", params, move=True)
+    assert not place.exists() and ledger.find("1.9")
 
 
 def test_an_archive_that_would_be_held_again_is_not_released(ledger: Ledger, params: Params, tmp_path: Path) -> None:

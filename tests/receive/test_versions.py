@@ -9,7 +9,7 @@ from dicom_files import dataset, dicom, encoded, stack
 
 from tasks.domain.errors import Refused, WrongUse
 from tasks.ledger import Ledger
-from tasks.receive import Params, accept, discard, purge_originals, release, settle, show
+from tasks.receive import Params, accept, discard, purge_originals, recover, release, settle, show, withdraw
 
 
 def take(ledger: Ledger, files: list[bytes]) -> list[str]:
@@ -82,6 +82,55 @@ def test_a_late_slice_after_the_originals_are_purged_is_held(ledger: Ledger, par
     assert version is not None and version.purged and version.state == "done"
     assert accept(files[3], ledger, "local", "hospital").reason == "late_after_purge"
     assert accept(files[0], ledger, "local", "hospital").outcome == "duplicate"
+
+
+def test_originals_that_were_given_up_are_removed_after_a_crash(ledger: Ledger, params: Params) -> None:
+    take(ledger, stack(slices=3))
+    [key] = settle(ledger, params, force=True)
+    ledger.finish_batch(str(ledger.claim_batch("run")))
+    paths = [file.path for file in ledger.get(key).files]  # type: ignore[union-attr]
+    assert ledger.mark_purged(key)
+    assert all(path.exists() for path in paths)
+    recover(ledger)
+    assert not any(path.exists() for path in paths)
+
+
+def test_a_withdrawn_study_that_is_sent_again_begins_anew(ledger: Ledger, params: Params) -> None:
+    files = stack(slices=3)
+    take(ledger, files)
+    [key] = settle(ledger, params, force=True)
+    ledger.finish_batch(str(ledger.claim_batch("run")))
+    purge_originals(ledger, key)
+    assert withdraw(ledger, key, again=True) is None  # nothing to make it from
+    assert ledger.current() == [] and ledger.quarantined() == {"privacy": 1}
+    assert take(ledger, files) == ["accepted"] * 3
+    [again] = settle(ledger, params, force=True)
+    assert [(v.row_key, v.version, v.n_files) for v in ledger.current("complete")] == [(again, 2, 3)]
+
+
+def test_what_is_withdrawn_comes_back_whole_or_not_at_all(ledger: Ledger, params: Params) -> None:
+    take(ledger, stack(slices=3))
+    [key] = settle(ledger, params, force=True)
+    ledger.finish_batch(str(ledger.claim_batch("run")))
+    before = ledger.get(key)
+    assert before is not None
+    before.files[1].path.unlink()
+    with pytest.raises(WrongUse, match="nothing was withdrawn"):
+        withdraw(ledger, key, again=True)
+    assert ledger.get(key) == before
+    before.files[0].path.unlink()
+
+
+def test_a_reason_found_for_a_superseded_version_asks_nobody(ledger: Ledger, params: Params) -> None:
+    files = stack(slices=6)
+    take(ledger, files[:5])
+    [old] = settle(ledger, params, force=True)
+    take(ledger, files[5:])
+    entry = ledger.quarantine(old, "verification_failed")
+    assert ledger.quarantined() == {}
+    assert ledger.quarantine_entry(entry).why == "a later version supersedes it"
+    ledger.erase(study_uid="1.2.3.1")
+    assert ledger.quarantine(old, "verification_failed") == "" and ledger.quarantine_entries(None) == []
 
 
 def test_an_incomplete_study_is_released_as_a_new_complete_version(ledger: Ledger, params: Params) -> None:
