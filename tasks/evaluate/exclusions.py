@@ -44,7 +44,7 @@ def flow(hips: pd.DataFrame, frame: pd.DataFrame) -> list[Row]:
     rows = leave("consent", rows, pd.Series(np.where(fold == "none", "consent withdrawn or not dealt", ""), rows.index))
     rows = leave("eligibility", rows, _column(rows, "ineligible"))
     rows = leave("at risk", rows, _column(rows, "not_at_risk"))
-    lost = np.where(rows["label"].isna(), "not followed over the horizon: trained on only", "")
+    lost = np.where(rows["label"].isna(), "not followed over the horizon", "")
     rows = leave("outcome", rows, pd.Series(lost, rows.index))
     rows = leave("estimate", rows, pd.Series(np.where(np.isfinite(rows["risk"]), "", "no estimate"), rows.index))
     for name, words in (("test", "scored: frozen test"), ("external", "scored: external site")):
