@@ -55,9 +55,10 @@ class Seen:
         """(n,) of (n, 3) places in this visit's hip space, mm. A voxel reaches half a voxel beyond its centre."""
         inverse = np.linalg.inv(self.grid.hip_affine())
         index = points @ inverse[:3, :3].T + inverse[:3, 3]
-        inside = _within(index, np.array(self.grid.shape))
+        inside: NDArray[np.bool_] = _within(index, np.array(self.grid.shape))
         if self.to_source is not None:
-            inside &= _within(index @ self.to_source[:3, :3].T + self.to_source[:3, 3], self.source_shape)
+            acquired = _within(index @ self.to_source[:3, :3].T + self.to_source[:3, 3], self.source_shape)
+            inside = np.logical_and(inside, acquired)
         return inside
 
     def where(self, other: Seen, to_other: NDArray[np.float64]) -> Mask:
@@ -111,7 +112,7 @@ Tree = Callable[[Mask, Spacing], tuple[float, int]]
 def change(now: Visit, first: Visit, to_first: NDArray[np.float64], params: Params, tree: Tree) -> dict[str, Any]:
     """Columns of one hip-visit. change_share: how much of the two heads both visits show."""
     row: dict[str, Any] = dict(NONE) | {"change_status": "ok"}
-    from_first = np.linalg.inv(to_first)
+    from_first = np.asarray(np.linalg.inv(to_first), np.float64)
     head, old_head = now.seen("head"), first.seen("head")
     if head is None or old_head is None or min(head.mm3, old_head.mm3) < params.min_head_mm3:
         return row | {"change_status": "not_measurable:no_head_mask"}

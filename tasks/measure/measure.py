@@ -72,9 +72,8 @@ def item_of(hip_path: Path, segment_path: Path, row: Mapping[Any, Any], first: t
         itself = first[0] == hip_path
         to_first = None if pose is None or np.ndim(pose) == 0 else [float(v) for v in pose]
         payload |= {"first": None if itself else [str(path) for path in first], "to_first": to_first}
-        if not itself:
-            before = (sha256_file(path) for path in first if path.exists())
-            digest = combine(digest, *before, sha256_bytes(repr(to_first).encode()))
+        before = [] if itself else [sha256_file(path) for path in first if path.exists()]
+        digest = combine(digest, *before, sha256_bytes(repr(to_first).encode()))
     return Item(key=str(row["hip_visit"]), digest=digest, payload=payload, columns=columns)
 
 

@@ -87,8 +87,8 @@ class Quality(Section):
     clipped: float
     """Largest share of voxels about the hip at the series' highest value."""
     ghosting: float | None
-    """Largest signal in air beyond noise, as a share of the body's; null: measured, and nothing left out for it.
-    In a field of view that the body fills, dark fat is taken for air, and a good series would be lost."""
+    """Largest signal of ghosts in air beyond noise, as a share of the body's; null: measured, nothing left out for it.
+    What shows no air, or none that is dark, has no number and is not left out."""
     motion_mm: float
     """How far slices may lie beside the middle of their neighbours."""
 
