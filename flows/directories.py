@@ -7,9 +7,9 @@ dvc.lock, the cache, `dvc status`, `pull`, `push` and `repro` cannot tell the di
 
 What is trusted: a file whose inode, size and time (ns) are those of last time has the same content (DVC trusts that
 too); within FULL_EVERY_S of a look at every file, a folder that did not change (its ctime, since an import sets its
-mtime back) holds the same files, since rooms write by renaming; a cache folder whose time did not change holds the same
-objects. Whatever is unusual (links as cache type, a cache that is not local, line-ending hashes, a link inside the tree)
-is left to DVC.
+mtime back) holds the same files, since rooms write by renaming; a cache folder whose time did not change holds the
+same objects. Whatever is unusual (links as cache type, a cache that is not local, line-ending hashes, a link inside
+the tree) is left to DVC.
 """
 
 from __future__ import annotations
