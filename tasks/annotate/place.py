@@ -26,7 +26,8 @@ def process(item: Item, params: Params, out: Path) -> Rows:
     """Rows of data/masks.parquet for one hip-visit, and its mask file below `out`.
 
     payload: hip (row of hips.parquet as a dict), path of its file, other (centre of the other hip or None), masks
-    (rows of the imports with `path`, `number` and `source`), series {UID: geometry}, lesion_free [readers].
+    (rows of the imports with `path`, `number` and `source`), series {UID: {study, stacks [geometry]}}, lesion_free
+    [readers].
     """
     payload = item.payload
     hip = payload["hip"]
@@ -45,7 +46,7 @@ def process(item: Item, params: Params, out: Path) -> Rows:
     )
     rows: Rows = []
     taken: dict[tuple[str, str], dict[str, Any]] = {}
-    for masks in _gathered(payload["masks"]):
+    for masks in _gathered(payload["masks"], payload["series"]):
         mask = masks[0]
         if mask["refused"]:
             rows.append(base | _row(mask, "rejected", mask["refused"]))
@@ -67,12 +68,14 @@ def process(item: Item, params: Params, out: Path) -> Rows:
     return _finish(base, rows, taken, target, params, out)
 
 
-def _gathered(masks: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The earliest import first; planes of one series, reader and label together: only as a volume do they fit."""
+def _gathered(masks: list[dict[str, Any]], series: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The earliest import first; planes of one stack, reader and label together: only as a volume do they fit."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for mask in sorted(masks, key=lambda m: (m["number"], m["source"], m["file"])):
         plane = mask["kind"] == "label_studio"
-        key = (mask["reader"], mask["label"], mask["series"]) if plane else (mask["source"], mask["file"])
+        key: tuple[Any, ...] = (mask["source"], mask["file"])
+        if plane:
+            key = (mask["reader"], mask["label"], mask["series"], _number(mask, _stacks(mask, series)))
         groups[mask["number"], *key].append(mask)
     return list(groups.values())
 
@@ -84,8 +87,8 @@ def _on_hip(
     mask = masks[0]
     if mask["side"] and mask["side"] != target.side:
         raise fit.Elsewhere
-    own = series.get(mask["series"])
     array, affine, meta = drawn.from_file(hips.read(Path(mask["path"])))
+    own = _own(mask, _stacks(mask, series), meta, params)
     if affine is None:
         array, affine = _stacked(masks, own)
     elif mask["thick"] == "no" and own and own.get("slice_mm"):
@@ -93,8 +96,6 @@ def _on_hip(
         affine = affine.copy()
         affine[:3, 0] += wider
         affine[:3, 3] -= wider  # its plane, behind the empty one that `from_file` adds, stays where it was drawn
-    if mask["kind"] in ON_SERIES:
-        fit.on_series(meta, own, params.grid_tolerance_mm, ON_SERIES[mask["kind"]])
     frame = mask["frame"] or (own or {}).get("frame")
     tensor, proven = fit.tensor_for(target, mask["label"], frame, mask["series"])
     if not array.any():
@@ -114,6 +115,36 @@ def _on_hip(
     return values, tensor, mm
 
 
+def _stacks(mask: dict[str, Any], series: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(series.get(mask["series"], {}).get("stacks", []))
+
+
+def _number(mask: dict[str, Any], stacks: list[dict[str, Any]]) -> int:
+    """Of the stack whose images a plane names; the first where it names none of any."""
+    return next((n for n, one in enumerate(stacks) if mask["sop"] and mask["sop"] in (one["sops"] or [])), 0)
+
+
+def _own(
+    mask: dict[str, Any], stacks: list[dict[str, Any]], meta: dict[str, Any], params: Params
+) -> dict[str, Any] | None:
+    """The stack of its series (a series that shows each hip for itself has two) that the mask was drawn on. Raises
+    Unfit when it was saved on the grid of none of them."""
+    if mask["kind"] not in ON_SERIES:
+        if meta["full"]["affine"] is None and len(stacks) > 1 and not mask["sop"]:
+            raise BadInput("no_slice", "its series is several volumes; only the image's UID says which one it is on")
+        return stacks[_number(mask, stacks)] if stacks else None
+    unfit = None
+    for one in stacks:
+        try:
+            fit.on_series(meta, one, params.grid_tolerance_mm, ON_SERIES[mask["kind"]])
+            return one
+        except fit.Unfit as error:
+            unfit = error if unfit is None or error.mm < unfit.mm else unfit
+    if unfit is not None:
+        raise unfit
+    return None
+
+
 def _stacked(
     masks: list[dict[str, Any]], series: dict[str, Any] | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -130,7 +161,8 @@ def _stacked(
         if mask["sop"] and series.get("sops"):
             if mask["sop"] not in series["sops"]:
                 raise BadInput("no_slice", "the image it was drawn on is not in its series")
-            index = series["sops"].index(mask["sop"])
+            if len(series["sops"]) == depth:  # else one object that holds them all
+                index = series["sops"].index(mask["sop"])
         if index is None or not 0 <= index < depth:
             raise BadInput("no_slice", "the slice it was drawn on is not known")
         low = meta["low"]

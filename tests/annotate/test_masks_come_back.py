@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mask_files as writers
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from hospital import CE, CENTRES, FINE, PARAMS, T1, VISIT, Hospital, head, lesion, on_hip_grid, vessel
@@ -192,7 +193,7 @@ def test_one_contour_without_a_thickness_stays_in_its_plane(tmp_path: Path) -> N
     mask = {"side": "", "series": "S", "path": str(tmp_path / "m.safetensors"), "thick": "no", "kind": "rtstruct",
             "frame": "F", "label": "vessel", "sop": None, "index": None}  # fmt: skip
     target = fit.Target("L", CENTRES["L"], None, meta)
-    values, *_ = place._on_hip([mask], target, {"S": stack}, Params.model_validate(PARAMS))
+    values, *_ = place._on_hip([mask], target, {"S": {"stacks": [stack]}}, Params.model_validate(PARAMS))
     middle = grid[:3, :3] @ np.argwhere(values).mean(0) + grid[:3, 3]
     assert np.linalg.norm(middle - affine[:3] @ [0, 19.5, 19.5, 1.0]) < 0.5
 
@@ -243,3 +244,40 @@ def encode_rle(plane: NDArray) -> list[int]:
         at = end
     bits += "0" * (-len(bits) % 8)
     return [int(bits[n : n + 8], 2) for n in range(0, len(bits), 8)]
+
+
+def test_a_series_of_several_stacks(hospital: Hospital) -> None:
+    """One that shows each hip for itself is two that are used; of a series with phases the others are not."""
+    visit, table = hospital.visits[0], Path("data/series.parquet")
+    writers.nifti(hospital.src / "m.nii", T1, head(T1, "L"))
+    header = "file,study_instance_uid,series_instance_uid,side,reader,label"
+    hospital.csv("masks", f"{header}\nm.nii,{visit.study},{visit.t1},L,A,head\n")
+    rows, columns = np.nonzero(lesion(T1, "L").any(0))
+    box = {"x": columns.min() / 2.4, "y": rows.min() / 1.12, "width": 4, "height": 7, "rectanglelabels": ["lesion"]}
+    result = [{"type": "rectanglelabels", "value": box, "original_height": 112, "original_width": 240}]
+    names = {"study_instance_uid": visit.study, "series_instance_uid": visit.t1}
+    tasks = [
+        {"data": names | {"sop_instance_uid": visit.sops["t1"][n]}, "annotations": [{"result": result}]} for n in (6, 7)
+    ]
+    (hospital.src / "export.json").write_text(json.dumps(tasks, default=float))
+    hospital.annotate()
+    hospital.arrive()
+    series = pd.read_parquet(table)
+    (t1,) = series[series["series"] == hospital.keys.uid(visit.t1)].to_dict("records")
+    halves, sops = [], t1["sops"].split("+")
+    for low in (0, 7):
+        affine = T1.affine.copy()
+        affine[:3, 3] = T1.to_lps(np.array([low, 0.0, 0.0]))
+        parts = {"affine": affine.ravel(), "shape": [7.0, 112.0, 240.0], "sops": "+".join(sops[low : low + 7])}
+        halves.append(t1 | parts | {"status": "used"})
+    whole, unused = t1 | {"status": "used"}, halves[0] | {"status": "unused", "reason": "another is better"}
+    for stacks, accepted in (
+        ([whole, unused], {"head", "lesion"}),
+        (halves, {"lesion"}),
+        ([*halves, whole], {"head", "lesion"}),
+    ):
+        others = series[series["series"] != t1["series"]]
+        pd.concat([others, pd.DataFrame(stacks)]).to_parquet(table)
+        hospital.stage()
+        found = hospital.masks()
+        assert set(found[(found["status"] == "accepted") & (found["side"] == "L")]["name"]) == accepted
