@@ -55,10 +55,10 @@ class Seen:
         """(n,) of (n, 3) places in this visit's hip space, mm. A voxel reaches half a voxel beyond its centre."""
         inverse = np.linalg.inv(self.grid.hip_affine())
         index = points @ inverse[:3, :3].T + inverse[:3, 3]
-        inside: NDArray[np.bool_] = _within(index, np.array(self.grid.shape))
+        inside = _within(index, np.array(self.grid.shape))
         if self.to_source is not None:
-            acquired = _within(index @ self.to_source[:3, :3].T + self.to_source[:3, 3], self.source_shape)
-            inside = np.logical_and(inside, acquired)
+            there = index[inside] @ self.to_source[:3, :3].T + self.to_source[:3, 3]
+            inside[inside] = _within(there, self.source_shape)
         return inside
 
     def where(self, other: Seen, to_other: NDArray[np.float64]) -> Mask:
@@ -73,8 +73,7 @@ class Seen:
 
 
 def _within(index: NDArray[np.float64], shape: NDArray) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = ((index > -0.5 - 1e-6) & (index < shape - 0.5 + 1e-6)).all(axis=1)
-    return inside
+    return np.asarray(np.all((index > -0.5 - 1e-6) & (index < shape - 0.5 + 1e-6), axis=1), np.bool_)
 
 
 def seen(hip: hips.HipFile, mask: Mask, spacing: Spacing, tensor: str) -> Seen:
