@@ -43,11 +43,11 @@ def test_ghosts_along_either_axis(axis: int, who: Person, clean: Volume, params:
         for share in (0.0, 0.06, 0.15)
     )
     assert none is not None and some is not None and many is not None
-    limit = params.quality.ghosting
-    assert limit is not None and none < 0.2 * limit and many > limit
+    limit = 0.05
+    assert none < 0.2 * limit and many > limit
     found: dict[str, float | None] = {"clipped": 0.0, "ghosting": many, "motion_mm": 0.0}
-    assert "ghosts of" in poor("t1", found, params.quality)
-    assert poor("t1", found, params.quality.model_copy(update={"ghosting": None})) == ""
+    assert "ghosts of" in poor("t1", found, params.quality.model_copy(update={"ghosting": limit}))
+    assert poor("t1", found, params.quality) == ""  # shown and not judged by default: docs/hips.md
     assert none <= some < many  # ghosts along the body reach the air beside it only when they are strong
 
 
