@@ -128,8 +128,8 @@ def _change(
     item: Item, row: Mapping[str, Any], hip: hips.HipFile, masks: hips.HipFile, params: Params
 ) -> dict[str, Any]:
     """Change since the first visit, where both visits show the hip; or why there is none."""
-    if "first" not in item.payload:
-        return change.NONE | {"change_status": "not_measurable:first_visit_not_at_hand"}
+    if "first" not in item.payload:  # standardize.align is off, or the visit was scored on arrival
+        return change.NONE | {"change_status": "not_measurable:not_registered"}
     if item.payload["first"] is None:
         return change.first_of(row)
     if item.payload["to_first"] is None:

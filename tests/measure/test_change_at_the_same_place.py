@@ -120,7 +120,7 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path, first: dict) -> None:
     far = measured(tmp_path, now, first, moved((0.0, 30.0, 0.0)))
     assert far["change_status"] == "not_measurable:too_little_in_common" and np.isnan(far["lesion_fraction_change"])
     alone = process(item_of(*now["paths"], now), PARAMS, tmp_path)[0]
-    assert alone["change_status"] == "not_measurable:first_visit_not_at_hand"
+    assert alone["change_status"] == "not_measurable:not_registered"
     # Another pose, or another first visit, makes it due again.
     items = [
         item_of(*now["paths"], now | {"to_first": list(pose.ravel())}, first["paths"]) for pose in (POSE, np.eye(4))
