@@ -45,7 +45,7 @@ def harness(seed: int, kills: int, studies: int, files: int) -> Report:
 
     started = time.monotonic()
     dice = random.Random(seed)
-    port = _port(dice)
+    port = _port()
     Path("data/batches").mkdir(parents=True)
     acks = Path("acks").resolve()
     FORK.set_forkserver_preload(PRELOAD)
@@ -87,10 +87,10 @@ def harness(seed: int, kills: int, studies: int, files: int) -> Report:
     return report
 
 
-def _port(dice: random.Random) -> int:
+def _port() -> int:
     """A free one that no outgoing connection is given while the receiver that had it is dead (below 32768 in Linux)."""
     while True:
-        port = dice.randrange(20000, 32000)
+        port = random.SystemRandom().randrange(20000, 32000)  # not the seed's: two harnesses may run at once
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
