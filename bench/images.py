@@ -53,19 +53,13 @@ def run() -> dict[str, Any]:
 def _params() -> dict[str, Any]:
     import yaml
 
+    from tasks.domain.params import lay_over
+
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     if os.environ.get("BENCH_IMAGES_FULL") != "1":
-        _lay(params, yaml.safe_load((ROOT / "flows/demo.yaml").read_text(encoding="utf-8")))
+        lay_over(params, yaml.safe_load((ROOT / "flows/demo.yaml").read_text(encoding="utf-8")))
     params["evaluate"]["explain_hips"] = 0
     return params
-
-
-def _lay(under: dict[str, Any], over: dict[str, Any]) -> None:
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(under.get(key), dict):
-            _lay(under[key], value)
-        else:
-            under[key] = value
 
 
 def _cohort(folder: Path, params: dict[str, Any]) -> int:

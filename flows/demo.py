@@ -28,6 +28,7 @@ from flows.environment import prepare
 from flows.progress import bar
 from tasks.domain.errors import Unavailable, WrongUse
 from tasks.domain.hip import RESEARCH_ONLY
+from tasks.domain.params import lay_over
 from tasks.domain.settings import Settings
 from tasks.keys.keyfile import default_path
 from tasks.store.files import write_bytes
@@ -138,15 +139,6 @@ def make_workspace(checkout: Path, workspace: Path, seed: int) -> Path:
     for words in (["init", "-q", "-b", "main"], ["add", "-A"], [*who, "commit", "-q", "-m", "The tree as it stands"]):
         subprocess.run(["git", *words], cwd=workspace, check=True)
     return workspace
-
-
-def lay_over(params: dict[str, Any], overlay: dict[str, Any]) -> None:
-    """Replace in `params`, in depth, what `overlay` names."""
-    for name, value in overlay.items():
-        if isinstance(value, dict) and isinstance(params.get(name), dict):
-            lay_over(params[name], value)
-        else:
-            params[name] = value
 
 
 def _seed(params: dict[str, Any], seed: int) -> None:

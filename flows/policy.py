@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from flows import known
+from tasks.annotate.params import Params as Annotate
 from tasks.domain.params import Section, load
 from tasks.keys import Keys
 from tasks.ledger import Ledger
@@ -19,8 +20,6 @@ LAST_LABEL = "last label"
 LEARNT = "imports learnt from"
 """Note of the ledger: the imports of annotations that the last finished run had, as a JSON list."""
 IMPORTS = Path("data/imports")
-SAME_VISIT_DAYS = 21
-"""A label that names a day and no study belongs to hips of that patient within so many days."""
 
 
 class Params(Section):
@@ -88,7 +87,8 @@ def new_labelled_hips(ledger: Ledger) -> int:
         usable, on=["subject", "side"], suffixes=("_said", "")
     )
     if len(dated):
-        dated = dated[(_days(dated["date_said"]) - _days(dated["date"])).abs().dt.days <= SAME_VISIT_DAYS]
+        apart = (_days(dated["date_said"]) - _days(dated["date"])).abs().dt.days
+        dated = dated[apart <= load("annotate", Annotate).window_days]
     found = pd.concat([named, dated])
     fresh = found["study"].isin(unfinished) | ~found["source"].isin(learnt)
     return len(found.loc[fresh, ["study", "side"]].drop_duplicates())

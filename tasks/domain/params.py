@@ -47,3 +47,12 @@ def load(section: str, model: type[S], source: Mapping[str, Any] | None = None) 
         first = error.errors()[0]
         where = ".".join([section, *(str(part) for part in first["loc"])])
         raise WrongUse(f"params.yaml: {where}: {first['msg']}") from None
+
+
+def lay_over(params: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    """Replace in `params`, in depth, what `overlay` names."""
+    for name, value in overlay.items():
+        if isinstance(value, dict) and isinstance(params.get(name), dict):
+            lay_over(params[name], value)
+        else:
+            params[name] = value

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from tasks.domain.params import lay_over
+
 ROOT = Path(__file__).resolve().parents[2]
 NETWORK = "mobilenet_v3_small"
 
@@ -14,26 +16,18 @@ NETWORK = "mobilenet_v3_small"
 def small(**changes: dict[str, Any]) -> dict[str, Any]:
     """{section: values}; `changes` are merged into a section, nested ones too."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    _merge(params["compare"], {"networks": [NETWORK], "size_px": 32, "slices": 3, "bootstrap": 50})
-    _merge(
+    lay_over(params["compare"], {"networks": [NETWORK], "size_px": 32, "slices": 3, "bootstrap": 50})
+    lay_over(
         params["classify"],
         {"network": NETWORK, "size_px": 32, "slices": 3, "bootstrap": 50, "width": 32, "reduced": 16},
     )
     hip, vessel = {"size_px": 48, "slices": 4, "width": 32}, {"width": 8, "slabs": 2}
-    _merge(params["segment"], {"network": NETWORK, "bootstrap": 50, "hip": hip, "vessel": vessel})
+    lay_over(params["segment"], {"network": NETWORK, "bootstrap": 50, "hip": hip, "vessel": vessel})
     sections = (params["compare"], params["classify"], params["segment"]["hip"], params["segment"]["vessel"])
     for section in sections:
-        _merge(section, {"recipe": {"epochs": 2, "batch": 8, "settle": 2, "checkpoint_steps": 0, "ema": 0.5}})
+        lay_over(section, {"recipe": {"epochs": 2, "batch": 8, "settle": 2, "checkpoint_steps": 0, "ema": 0.5}})
         if "warm_epochs" in section:
             section["warm_epochs"] = 1
     for name, values in changes.items():
-        _merge(params[name], values)
+        lay_over(params[name], values)
     return params
-
-
-def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
