@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +78,7 @@ def labels(place: Path, name: str, *rows: tuple[str | None, str | None, str]) ->
 
 
 def test_what_counts_as_new_is_a_hip_with_a_label(hospital: Path) -> None:
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", "params.yaml")
     real = Ledger.open()
     assert new_labelled_hips(real) == 0  # images alone teach nothing
     labels(hospital, "0001-a", ("2.25.1", None, "L"), ("2.25.1", None, "L"), ("2.25.9", None, "R"))
@@ -87,3 +89,8 @@ def test_what_counts_as_new_is_a_hip_with_a_label(hospital: Path) -> None:
     assert new_labelled_hips(real) == 0
     labels(hospital, "0003-c", ("2.25.1", None, "L"))
     assert new_labelled_hips(real) == 1  # a correction of what was learnt from
+    text = Path("params.yaml").read_text()
+    assert "\n  window_days: 21 " in text
+    Path("params.yaml").write_text(text.replace("\n  window_days: 21 ", "\n  window_days: 0 "))
+    real.remember(LEARNT, "[]")
+    assert new_labelled_hips(real) == 1  # no day belongs to a visit of another
