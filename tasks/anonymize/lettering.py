@@ -30,6 +30,8 @@ LEAST_INK = 24
 """Pixels: less is no text that anybody could read."""
 MOST_LETTERS = 2500
 LETTER_HEIGHT = (5, 72)
+LEAST_CONTRAST = 0.1
+"""Of the picture's span: letters that differ less from what is around them are not seen by whoever looks at it."""
 SURE, POSSIBLE = 60.0, 25.0
 """Tesseract's confidence (of 100) from which a word counts: where nothing marks a risk, and where something does."""
 SECONDS = 60.0
@@ -51,10 +53,11 @@ def lines(plane: Plane, marked: bool) -> list[Box]:
         for box, letters in _lines_of(mask):
             if letters >= (4 if one_value else 8 if marked else 1000):
                 found.append(box)
-            elif letters >= 4 or marked:
-                margin = _wider(box, plane.shape)
-                part = plane[margin[0] : margin[1], margin[2] : margin[3]]
-                unsure.append((box, _dark_on_white(part, mask[margin[0] : margin[1], margin[2] : margin[3]])))
+            else:
+                top, bottom, left, right = _wider(box, plane.shape)
+                part, ink = plane[top:bottom, left:right], mask[top:bottom, left:right]
+                if _readable(part, ink, plane):
+                    unsure.append((box, _dark_on_white(part, ink)))
     unsure = [(box, crop) for box, crop in unsure if not any(_within(box, other) for other in found)]
     if unsure and engine():
         found += _read(unsure, POSSIBLE if marked else SURE)
@@ -89,7 +92,10 @@ def _strokes(plane: Plane, marked: bool) -> list[tuple[Mask, bool]]:
     if low == high:
         return []
     # The lowest value is air as well, which breaks into spots of any shape: OCR has to read it.
-    found = [(plane == value, bool(value != low)) for value in _inks(plane, low, high)]
+    found = [
+        (plane == value, True) if value != low else ((plane == value) & _lit(plane), False)
+        for value in _inks(plane, low, high)
+    ]
     # Steps between neighbours: text has many, tissue few, noise as many everywhere.
     span = float(high) - float(low)
     across = np.abs(np.diff(plane.astype(np.float32), axis=1))
@@ -103,6 +109,18 @@ def _strokes(plane: Plane, marked: bool) -> list[tuple[Mask, bool]]:
     for least in (0.3, 0.14) if marked else (0.3,):
         found += [(around > least * span, False), (around < -least * span, False)]
     return found
+
+
+def _lit(plane: Plane) -> Mask:
+    """Where something bright enough to write on in black is less than a block of 8 x 8 pixels away."""
+    rows, columns = plane.shape
+    blocks = np.pad(plane, ((0, -rows % 8), (0, -columns % 8)), mode="edge")
+    means = blocks.reshape(blocks.shape[0] // 8, 8, blocks.shape[1] // 8, 8).mean((1, 3))
+    low, high = float(plane.min()), float(plane.max())
+    lit = np.pad(means > low + LEAST_CONTRAST * (high - low), 1)
+    lit = lit[:-2] | lit[1:-1] | lit[2:]
+    lit = lit[:, :-2] | lit[:, 1:-1] | lit[:, 2:]
+    return lit.repeat(8, axis=0).repeat(8, axis=1)[:rows, :columns]
 
 
 def _inks(plane: Plane, low: np.generic, high: np.generic) -> list[int]:
@@ -136,8 +154,10 @@ def _lines_of(mask: Mask) -> list[tuple[Box, int]]:
     if many < 3 or many > MOST_LETTERS:
         return []
     areas = np.bincount(labels.ravel(), minlength=many + 1)[1:]
+    places = find_objects(labels)
     letters = []
-    for area, place in zip(areas, find_objects(labels), strict=True):
+    for n in np.flatnonzero(areas >= LETTER_HEIGHT[0]):
+        area, place = areas[n], places[n]
         top, bottom, first, last = place[0].start, place[0].stop, place[1].start, place[1].stop
         rows, columns = bottom - top, last - first
         if LETTER_HEIGHT[0] <= rows <= LETTER_HEIGHT[1] and columns <= 2.2 * rows and area >= 0.12 * rows * columns:
@@ -166,12 +186,12 @@ def _chained(letters: list[Box]) -> list[tuple[Box, int]]:
         else:
             best[1].append(box)
     found = []
-    for chain in chains:
+    for chain in (chain for chain in chains if len(chain) >= 3):
         heights = np.array([box[1] - box[0] for box in chain])
         # Lines of text have letters of two or three heights; what tissue breaks into has any.
         typical = np.median(heights)
         even = np.mean(np.abs(heights - typical) <= 0.35 * typical)
-        if len(chain) >= 3 and even >= 0.6:
+        if even >= 0.6:
             found.append((_whole(_around(chain), letters), len(chain)))
     return found
 
@@ -248,10 +268,18 @@ def _read(unsure: list[tuple[Box, NDArray[np.uint8]]], least: float) -> list[Box
     return [box for (box, _), many in zip(unsure, letters, strict=False) if many >= 3]
 
 
+def _readable(part: Plane, letters: Mask, plane: Plane) -> bool:
+    """Do the letters differ from what is around them by enough to be seen? Air breaks into spots that do not."""
+    if letters.all():
+        return False
+    span = float(plane.max()) - float(plane.min())
+    return abs(float(np.median(part[letters])) - float(np.median(part[~letters]))) > LEAST_CONTRAST * span
+
+
 def _dark_on_white(part: Plane, letters: Mask) -> NDArray[np.uint8]:
     """A line as a printed one: its letters black, what is around them white."""
     values = part.astype(np.float32)
-    ink, paper = np.median(values[letters]), np.median(values[~letters]) if not letters.all() else 0.0
+    ink, paper = np.median(values[letters]), np.median(values[~letters])
     return (np.clip((values - ink) / (paper - ink or 1.0), 0, 1) * 255).astype(np.uint8)
 
 

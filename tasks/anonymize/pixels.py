@@ -32,6 +32,7 @@ NATIVE = frozenset({dicom.IMPLICIT_LITTLE, dicom.EXPLICIT_LITTLE, dicom.EXPLICIT
 ROUNDS = 3
 """Times that text is looked for and blanked, before a picture counts as one that cannot be cleaned."""
 MODALITIES = frozenset({"US", "ES", "XC", "OT", "SC", "RF", "XA", "GM", "SM", "OP", "DG"})
+BIT_POSITIONS = frozenset(group << 16 | 0x0102 for group in range(0x6000, 0x6020, 2))
 PHOTOMETRIC, PLANAR, STORED, HIGH, SIGNED = 0x00280004, 0x00280006, 0x00280101, 0x00280102, 0x00280103
 
 
@@ -167,12 +168,9 @@ def _decoded(data: bytes) -> bytes:
 
 def _overlay_bits(header: Header) -> list[int]:
     """Overlays of the old kind lie in bits of the pixel data that hold no pixels; their places."""
-    found = []
-    for group in range(0x6000, 0x6020, 2):
-        place = header.integer(group << 16 | 0x0102)
-        if place and group << 16 | 0x3000 not in header.values:
-            found.append(place)
-    return found
+    places = header.values.keys() & BIT_POSITIONS
+    without_data = (tag for tag in places if tag - 0x0102 + 0x3000 not in header.values)
+    return [place for tag in without_data if (place := header.integer(tag))]
 
 
 class _Picture:

@@ -19,6 +19,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from tasks.domain.errors import BadInput
@@ -106,23 +107,23 @@ class Header:
         raw = self.values.get(tag, b"")
         return struct.unpack(">H" if self.big_endian else "<H", raw[:2])[0] if len(raw) >= 2 else None
 
-    @property
+    @cached_property
     def sop_class(self) -> str:
         return self.text(SOP_CLASS_UID)
 
-    @property
+    @cached_property
     def sop_uid(self) -> str:
         return self.text(SOP_INSTANCE_UID)
 
-    @property
+    @cached_property
     def study_uid(self) -> str:
         return self.text(STUDY_INSTANCE_UID)
 
-    @property
+    @cached_property
     def series_uid(self) -> str:
         return self.text(SERIES_INSTANCE_UID)
 
-    @property
+    @cached_property
     def patient_id(self) -> str:
         return self.text(PATIENT_ID)
 

@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from tasks.anonymize import Params
 from tasks.keys import Keys
+from tasks.keys.keyfile import default_path
 
 ROOT = "1.2.826.0.1.3680043.10.99."
 
@@ -28,16 +29,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def keys(home: Path) -> Keys:
-    return Keys.open()
-
-
-@pytest.fixture
-def fixed_keys(home: Path) -> Keys:
-    """Of a key that is the same in every run, so that what comes out is too."""
-    path = home.parent / "project.key"
+    """Of a key that is the same in every run, so that what comes out is too: some UIDs made of a random one would hold
+    the very digits that a test looks for."""
+    path = default_path()
+    path.parent.mkdir(parents=True)
     path.write_text("6b1f9d3c8a5e70412d9bc6f8035ea7914c2d8b60f7e19a3548d0bc61fe72a593")
     path.chmod(0o600)
-    return Keys.open(path)
+    return Keys.open()
 
 
 @pytest.fixture

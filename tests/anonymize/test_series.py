@@ -24,11 +24,6 @@ way = sys.modules["tasks.anonymize.release"]
 
 
 @pytest.fixture
-def keys(fixed_keys: Keys) -> Keys:
-    return fixed_keys
-
-
-@pytest.fixture
 def recognized(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """For each file that was released since: was it recognized by the files before it?"""
     seen: list[bool] = []

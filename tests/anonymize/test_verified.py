@@ -26,11 +26,6 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def keys(fixed_keys: Keys) -> Keys:
-    return fixed_keys
-
-
-@pytest.fixture
 def who(keys: Keys, params: Params) -> Who:
     return params, keys.subject("local", "MRN0047110"), keys.shift_days("local", "MRN0047110")
 
