@@ -62,7 +62,12 @@ def _ledger(person: Person | None, dry_run: bool) -> dict[str, int]:
     if person is None:
         return {"study_versions": 0, "files": 0}
     found = Ledger.open().erase(patient_id=person.patient_id, site=person.site, dry_run=dry_run)
-    return {"study_versions": len(found.row_keys), "files": len(found.paths)}
+    if found.unnamed:
+        log.warning(
+            "%d files in quarantine name no patient, and are not searched: osteoflow quarantine list, then discard",
+            found.unnamed,
+        )
+    return {"study_versions": len(found.row_keys), "files": len(found.paths), "held_unnamed": found.unnamed}
 
 
 def _identified(subject: str, person: Person | None, settings: Settings) -> dict[str, int]:

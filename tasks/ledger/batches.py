@@ -102,6 +102,8 @@ class Erased:
     batches: tuple[str, ...]
     quarantine: tuple[str, ...]
     paths: tuple[Path, ...] = field(repr=False)
+    unnamed: int
+    """Files in quarantine that name no patient (a zip that cannot be opened): his may be among them, and stay."""
 
 
 def erase(
@@ -119,14 +121,17 @@ def erase(
     with writing(self.engine) as conn:
         theirs = studies.c[column] == value
         held = quarantine.c[column] == value
+        nobody = and_(quarantine.c.row_key.is_(None), quarantine.c[column].is_(None), quarantine.c.state == "held")
         if site is not None:
             theirs, held = and_(theirs, studies.c.site == site), and_(held, quarantine.c.site == site)
+            nobody = and_(nobody, quarantine.c.site == site)
         rows = conn.execute(select(studies).where(theirs).order_by(studies.c.row_key)).all()
         keys = [row.row_key for row in rows]
         held = or_(held, quarantine.c.row_key.in_(keys))
         entries = conn.execute(select(quarantine).where(held).order_by(quarantine.c.key)).all()
         paths = list(conn.execute(select(files.c.path).where(files.c.row_key.in_(keys))).scalars())
         paths = sorted({*paths, *(entry.path for entry in entries if entry.path)})
+        unnamed = conn.execute(select(func.count()).select_from(quarantine).where(nobody)).scalar_one()
         if not dry_run:
             to_purge(conn, paths)
             conn.execute(delete(files).where(files.c.row_key.in_(keys)))
@@ -140,6 +145,7 @@ def erase(
         batches=tuple(sorted({row.batch for row in rows if row.batch})),
         quarantine=tuple(entry.key for entry in entries),
         paths=tuple(self.identified / path for path in paths),
+        unnamed=int(unnamed),
     )
 
 

@@ -59,9 +59,13 @@ def test_erasure_takes_rows_salts_and_names_the_files(ledger: Ledger) -> None:
     batch = str(ledger.claim_batch("one"))
     ledger.receive([arrival("1.2", 9, patient="PAT-2")], PaperSpool())
     ledger.quarantine(gone, "burned_in_text")
+    for n, site in enumerate(("local", "local", "elsewhere")):
+        ledger.hold_file(
+            "bad_archive", "", f"{n:064d}", lambda key: f"quarantine/{key}.zip", site=site, origin="folder"
+        )
     version = ledger.get(gone)
     assert version is not None and version.commitment is not None
-    plan = ledger.erase(patient_id="PAT-2", dry_run=True)
+    plan = ledger.erase(patient_id="PAT-2", site="local", dry_run=True)
     assert ledger.get(gone) is not None
     erased = ledger.erase(patient_id="PAT-2", site="local")
     assert erased == plan
@@ -69,6 +73,7 @@ def test_erasure_takes_rows_salts_and_names_the_files(ledger: Ledger) -> None:
     assert (erased.commitments, erased.batches) == ((version.commitment,), (batch,))
     assert len(erased.paths) == 5
     assert len(erased.quarantine) == 1
+    assert erased.unnamed == 2  # zips that nobody could open: nobody knows whose they are
     assert ledger.resolve(version.commitment) is None
     assert ledger.find("1.2") == []
     assert ledger.get(kept) is not None
@@ -76,6 +81,7 @@ def test_erasure_takes_rows_salts_and_names_the_files(ledger: Ledger) -> None:
     ledger.purged(list(erased.paths))
     assert ledger.pending_purges() == []
     assert ledger.erase(patient_id="PAT-2").row_keys == ()
+    assert ledger.erase(patient_id="PAT-2").unnamed == 3
     with pytest.raises(WrongUse):
         ledger.erase()
 
