@@ -83,7 +83,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         return call(["git", "status", "--porcelain", "--ignored=no"], ROOT, 0)
 
     before = state()
-    command = [str(BIN / "osteoflow"), "demo", "--patients", "8", "--seed", "3"]
+    command = [str(BIN / "osteoflow"), "demo", "--patients", "6", "--seed", "3"]
     printed = call(command, ROOT, 0, OSTEOFLOW_HOME=str(home / "home"))
     after = state()
     workspace = home / "home" / "demo"
