@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.anonymizing import corpus, peers
-from tasks.anonymize import Params, anonymize_tree, release
+from tasks.anonymize import PRELOAD, Params, anonymize_tree, release
 from tasks.anonymize.pixels import Looks
 from tasks.anonymize.release import _unverified
 from tasks.anonymize.tree import _write
@@ -134,7 +134,7 @@ def _two(place: Path, keys: Keys, params: Params) -> dict[str, float]:
     """Files a second of the whole command in one process and in two (of two cores: only meaningful when both idle)."""
     speeds = {}
     for processes in (1, 2):
-        with local(processes, preload=("tasks.anonymize",)) as mapper:
+        with local(processes, preload=PRELOAD) as mapper:
             list(mapper(abs, range(2 * processes)))  # the workers' server is up
             start = time.perf_counter()
             rows = anonymize_tree(place / "source", place / "out", keys, params, "local", mapper=mapper)

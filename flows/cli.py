@@ -94,13 +94,13 @@ def anonymize(
 
     keys = Keys.open(key_file)
     from flows.progress import bar
-    from tasks.anonymize import Params, anonymize_tree
+    from tasks.anonymize import PRELOAD, Params, anonymize_tree
     from tasks.domain.params import load
     from tasks.domain.settings import Settings
     from tasks.store.files import write_json
     from tasks.store.mapping import local
 
-    with local(preload=("tasks.anonymize",)) as mapper, bar(console if not as_json else None, "files") as progress:
+    with local(preload=PRELOAD) as mapper, bar(console if not as_json else None, "files") as progress:
         rows = anonymize_tree(
             src, dst, keys, load("anonymize", Params), Settings().site,
             name_sources=name_sources, mapper=mapper, progress=progress,

@@ -15,9 +15,10 @@ from tasks.anonymize.params import Params
 from tasks.anonymize.recheck import recheck, subject_of
 from tasks.anonymize.release import REFUSALS, Released, inspect, release
 from tasks.anonymize.stage import finish, item_of, pending, process, quarantined_keys, run
-from tasks.anonymize.tree import anonymize_tree, list_files
+from tasks.anonymize.tree import PRELOAD, anonymize_tree, list_files
 
 __all__ = [
+    "PRELOAD",
     "REFUSALS",
     "Params",
     "Released",

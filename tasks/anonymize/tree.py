@@ -30,6 +30,9 @@ from tasks.store.items import Mapper
 
 Row = dict[str, Any]
 
+PRELOAD = ("tasks.anonymize", "scipy.ndimage")
+"""What the server of a pool imports once for its processes: SciPy's import takes as long as two thousand files."""
+
 _CHUNK = 32
 
 
