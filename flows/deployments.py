@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import threading
+import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tasks.domain.errors import WrongUse
+from tasks.domain.errors import Unavailable, WrongUse
 from tasks.domain.settings import Settings
 
 log = logging.getLogger("osteoflow.deployments")
@@ -21,6 +25,10 @@ log = logging.getLogger("osteoflow.deployments")
 BESIDE_THE_WORKER = "resident"
 """Tag of deployments whose events the resident worker of `osteoflow serve` answers faster than a new process could."""
 HEARTBEAT_S, SILENT_S = 30, 90
+AT_ONCE = 2
+"""Processes of flow runs: a dataset run, and one beside it. After an outage all that were missed are due at once."""
+ASK_S = 15.0
+"""Between two questions whether Prefect still knows the deployments."""
 
 
 def declared() -> list[dict[str, Any]]:
@@ -51,7 +59,7 @@ def made(resident: bool = True) -> list[Any]:
                 tags=one.get("tags", []),
                 interval=[timedelta(seconds=s["interval"]) for s in schedules if "interval" in s] or None,
                 cron=[s["cron"] for s in schedules if "cron" in s] or None,
-                concurrency_limit=ConcurrencyLimitConfig(**one["concurrency_limit"]),
+                concurrency_limit=ConcurrencyLimitConfig(**limit) if (limit := one.get("concurrency_limit")) else None,
                 triggers=[
                     DeploymentEventTrigger(name=one["name"], expect=set(t["expect"]), parameters=t.get("parameters"))
                     for t in triggers
@@ -66,8 +74,34 @@ def run() -> None:
 
     deployments = made()
     keep_heartbeat()
+    name = f"{deployments[0].flow_name}/{deployments[0].name}"
+    threading.Thread(target=leave_when_forgotten, args=(name,), daemon=True).start()
     (Settings().ensure().home / "deployments.up").touch()
-    prefect.serve(*deployments, pause_on_shutdown=False, print_starting_message=False)
+    prefect.serve(*deployments, pause_on_shutdown=False, print_starting_message=False, limit=AT_ONCE)
+
+
+def leave_when_forgotten(deployment: str) -> None:
+    """Prefect's database may be lost or restored while its server, or this process, lives on: what is not known there
+    has no schedule any more. This process then ends, when no dataset run is going on, and `serve` starts it again."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.retrain import alone
+
+    seen = False
+    while True:
+        time.sleep(ASK_S)
+        try:
+            with get_client(sync_client=True) as client:
+                client.read_deployment_by_name(deployment)
+            seen = True
+        except ObjectNotFound:
+            if seen:
+                with suppress(Unavailable), alone():
+                    log.warning("Prefect does not know the deployments any more: they are made anew")
+                    os._exit(1)
+        except Exception as error:  # noqa: BLE001 - a server that is away is asked again
+            log.debug("Prefect did not say whether it knows the deployments: %s", type(error).__name__)
 
 
 def keep_heartbeat() -> None:
@@ -101,6 +135,14 @@ def keep_heartbeat() -> None:
         known: Any = Automation.read(name=wanted.name)
     except ValueError:
         known = None
+    if known is not None and _says(known) == _says(wanted):
+        return  # a new one would not know of the runs that told of themselves before it
     if known is not None:
         known.delete()
     wanted.create()
+
+
+def _says(automation: Any) -> dict[str, Any]:
+    """What an automation does, without what the server adds to it."""
+    trigger = automation.trigger.model_dump(mode="json", exclude={"id"})
+    return trigger | {name: sorted(value) for name, value in trigger.items() if isinstance(value, list)}

@@ -29,6 +29,8 @@ def prepare(root: Path | None = None) -> Settings:
         "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        # In memory, the server's own default, a restart forgets who holds a slot, and nobody gets it any more.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.sqlite'}",

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from flows import lineage
 from flows.policy import alarms
-from flows.supervise import serving
+from flows.supervise import held, serving
 from flows.verify import cache_file
 from tasks.domain.errors import WrongUse
 from tasks.domain.hip import RESEARCH_ONLY
@@ -37,7 +37,7 @@ TABLES = ("studies", "series", "hips", "annotations", "split", "measures", "sequ
 def status() -> dict[str, Any]:
     """The truth at this moment, in the form of DESIGN's `status --json`."""
     settings, ledger = Settings().ensure(), Ledger.open()
-    last = ledger.last_run() or {}
+    last = last_run(ledger, settings)
     models: dict[str, int | None] = {"champion": None, "challenger": None, "previous": None}
     tainted: dict[str, str] = {}
     if (settings.home / "mlflow.sqlite").exists() or "sqlite" not in _tracking_uri():
@@ -67,6 +67,14 @@ def status() -> dict[str, Any]:
         "drift": _drift(),
         "disk": {"free_gb": round(free.free / 1e9, 1), "home_gb": round(_size(settings.home) / 1e9, 2)},
     }  # fmt: skip
+
+
+def last_run(ledger: Ledger, settings: Settings) -> dict[str, Any]:
+    """What the ledger says of the last run; one that it calls running and whose lock nobody holds has died since."""
+    last = ledger.last_run() or {}
+    if last.get("status") == "running" and not held(settings.home / "retrain.lock"):
+        last |= {"status": "crashed", "why": "its process is gone; the next run goes on where it stopped"}
+    return last
 
 
 def _oldest(ledger: Ledger) -> dict[str, Any] | None:

@@ -46,6 +46,10 @@ log = logging.getLogger("osteoflow.retrain")
 BATCHES = Path("data/batches")
 
 
+class Busy(Unavailable):
+    """Another dataset run is going on in this workspace."""
+
+
 def run(force: bool = False, console: Console | None = None, mapper: Mapper | None = None) -> dict[str, Any]:
     """One run of the loop; returns what it did. Raises Unavailable when another run holds the lock."""
     with alone(), giving(mapper, console):
@@ -287,5 +291,5 @@ def alone() -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise Unavailable("another dataset run is going on here; osteoflow status shows it") from error
+            raise Busy("another dataset run is going on here; osteoflow status shows it") from error
         yield

@@ -7,8 +7,8 @@
     mlflow        the registry's UI, unless MLFLOW_TRACKING_URI names a server
     site          the audit site
 
-Each is a child; one that dies is started again, and Ctrl-C ends all of them. The receiver starts first: a scanner does
-not wait for a database.
+Each is a child; one that dies is started again, and Ctrl-C ends all of them. The receiver starts first, then the
+worker: neither a scanner nor a study waits for Prefect's database.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ def children(settings: Settings) -> list[Child]:
     roles = {name: Child(name, (here, "-m", "flows.serve", name), mark=settings.home / f"{name}.up") for name in ROLES}
     wanted = [
         roles["receiver"],
+        roles["worker"],
         Child(
             "prefect",
             (here, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)),
             f"http://127.0.0.1:{prefect}/api/health",
+            works=f"http://127.0.0.1:{prefect}/api/flows/count",  # asks the database, which `health` does not
         ),
-        roles["worker"],
         roles["deployments"],
         Child(
             "mlflow",
@@ -95,7 +96,7 @@ def run(console: Console, check: bool = False) -> None:
     table = Table("what", "where", title="osteoflow serve")
     try:
         for child in wanted:
-            # The worker and the UI warm up beside the others; Prefect's API is what deployments need.
+            # The worker and the UI warm up beside the others; only deployments need Prefect's API.
             pid = supervisor.start(child, wait=child.name in ("receiver", "prefect"))
             table.add_row(child.name, child.url.removesuffix("/health").removesuffix("/api") or f"pid {pid}")
         for child in wanted:

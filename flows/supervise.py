@@ -6,6 +6,7 @@ What each of them does right now is in OSTEOFLOW_HOME/serve.json, which `osteofl
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,11 +22,17 @@ from tasks.domain.errors import Unavailable
 from tasks.domain.settings import Settings
 from tasks.store.files import write_json
 
+log = logging.getLogger("osteoflow.serve")
+
 START_PATIENCE_S = 300.0
 """A slow machine was seen to need 30 s for a fresh Prefect database; ten times that before giving up."""
 END_PATIENCE_S = 20.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 1.0, 60.0, 120.0
 """Before a child is started again: doubled with each death, and forgotten after it ran for STEADY_S."""
+STOP_S = {signal.SIGINT: 5.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}
+"""What a child is told at the end, and how long each is waited for. infra/ gives serve more than that together."""
+ASK_S, SILENT_S = 10.0, 60.0
+"""Between two questions to a child whether it works, and how long it may fail to say so before it is ended."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Child:
     """Answers once the child is up."""
     mark: Path | None = None
     """Written by the child once it is up."""
+    works: str = ""
+    """Asked again and again (POST): a server that lives and cannot do its work is ended, and started again."""
 
 
 @dataclass
@@ -48,6 +57,8 @@ class _Running:
     due: float | None = None
     """When to start it again."""
     last_exit: int | None = field(default=None)
+    worked: float | None = None
+    """When it was last seen to work; None: not since it was started."""
 
 
 class Supervisor:
@@ -61,8 +72,6 @@ class Supervisor:
         self.ending = threading.Event()
 
     def start(self, child: Child, wait: bool = True) -> int:
-        if child.mark is not None:
-            child.mark.unlink(missing_ok=True)
         self.running.append(_Running(child, self._spawn(child), time.monotonic()))
         self.say()
         if wait:
@@ -70,22 +79,39 @@ class Supervisor:
         return self.running[-1].process.pid
 
     def wait(self, name: str) -> None:
-        """Until the child answers; Unavailable when it dies first."""
-        one = next(one for one in self.running if one.child.name == name)
+        """Until the child answers; Unavailable when it ends by itself first. What is killed meanwhile is started again:
+        the receiver does not wait for a server that takes long."""
+        awaited = next(one for one in self.running if one.child.name == name)
         deadline = time.monotonic() + START_PATIENCE_S
         while time.monotonic() < deadline:
-            if one.process.poll() is not None:
-                raise Unavailable(f"{name} ended with {one.process.returncode} while starting; see {self._log(name)}")
-            if _up(one.child):
+            ended = awaited.process.poll()
+            if awaited.due is None and ended is not None and ended >= 0:
+                raise Unavailable(f"{name} ended with {ended} while starting; see {self._log(name)}")
+            if ended is None and _up(awaited.child):
                 return
+            for one in self.running:
+                self._mend(one)
             time.sleep(0.2)
         raise Unavailable(f"{name} did not answer within {START_PATIENCE_S:.0f} s; see {self._log(name)}")
 
     def watch(self) -> None:
-        """Start again what dies. Returns when `ending` is set."""
+        """Start again what dies, and end what does not do its work. Returns when `ending` is set."""
+        threading.Thread(target=self._ask, daemon=True).start()
         while not self.ending.wait(0.5):
             for one in self.running:
                 self._mend(one)
+
+    def _ask(self) -> None:
+        while not self.ending.wait(ASK_S):
+            for one in self.running:
+                process = one.process
+                if not one.child.works or one.due is not None:
+                    continue
+                if _answers(one.child.works, b"{}"):
+                    one.worked = time.monotonic()
+                elif time.monotonic() - (one.worked or one.started + START_PATIENCE_S) > SILENT_S:
+                    log.warning("%s has not done its work for %.0f s: it is ended", one.child.name, SILENT_S)
+                    _signal(process, signal.SIGKILL)
 
     def _mend(self, one: _Running) -> None:
         now = time.monotonic()
@@ -98,13 +124,13 @@ class Supervisor:
             one.pause = min(2 * one.pause, LONGEST_PAUSE_S)
             self.say()
         elif one.due is not None and now >= one.due:
-            one.process, one.started, one.due = self._spawn(one.child), now, None
+            one.process, one.started, one.due, one.worked = self._spawn(one.child), now, None, None
             self.say()
 
     def stop(self) -> None:
         """End each child's group: first asked, then told."""
         processes = [one.process for one in self.running]
-        for sign, patience in ((signal.SIGINT, 5.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        for sign, patience in STOP_S.items():
             for process in processes:
                 if process.poll() is None:
                     _signal(process, sign)
@@ -126,6 +152,8 @@ class Supervisor:
         write_json(state_file(self.settings), {"pid": os.getpid(), "children": children})
 
     def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
+        if child.mark is not None:
+            child.mark.unlink(missing_ok=True)
         with open(self._log(child.name), "ab") as log:
             return subprocess.Popen(child.command, stdout=log, stderr=log, env=self.environment, start_new_session=True)
 
@@ -175,6 +203,17 @@ def started(pid: int) -> str:
         return "unknown"
 
 
+def held(lock: Path) -> bool:
+    """Whether a process of this machine holds the file lock, asked without touching it. Where the system does not say,
+    and the file is there: perhaps, hence yes."""
+    try:
+        inode = lock.stat().st_ino
+        taken = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return lock.exists()
+    return any("FLOCK" in line and f":{inode} " in line for line in taken)
+
+
 def state_file(settings: Settings) -> Path:
     return settings.home / "serve.json"
 
@@ -182,11 +221,16 @@ def state_file(settings: Settings) -> Path:
 def _up(child: Child) -> bool:
     if child.mark is not None and not child.mark.exists():
         return False
-    if not child.url:
-        return True
+    return not child.url or _answers(child.url)
+
+
+def _answers(url: str, data: bytes | None = None) -> bool:
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"} if data else {})
     try:
-        with urllib.request.urlopen(child.url, timeout=2):
+        with urllib.request.urlopen(request, timeout=2 if data is None else 10):
             return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500  # it works, and this is not for everybody
     except (urllib.error.URLError, OSError):
         return False
 

@@ -9,7 +9,6 @@ from typing import Any
 import prefect
 
 from flows.policy import Params, alarms, due
-from tasks.domain.errors import Unavailable
 from tasks.domain.params import load
 from tasks.ledger import Ledger
 from tasks.receive import Params as Receive
@@ -26,9 +25,9 @@ def watch(force: bool = False) -> dict[str, Any]:
     ledger = Ledger.open()
     for alarm in alarms(ledger):
         log.warning("%s", alarm)
-    from flows.retrain import alone
+    from flows.retrain import Busy, alone
 
-    with suppress(Unavailable), alone():  # a dataset run that is going on may still read them
+    with suppress(Busy), alone():  # a dataset run that is going on may still read them
         retain(ledger, load("receive", Receive).keep_originals_days)
     start, why = (True, "asked for") if force else due(ledger)
     log.info("%s: %s", "run" if start else "wait", why)
@@ -36,4 +35,9 @@ def watch(force: bool = False) -> dict[str, Any]:
         return {"started": False, "why": why}
     from flows.retrain import run
 
-    return {"started": True, "why": why, "version": run(force=force).get("version")}
+    try:
+        return {"started": True, "why": why, "version": run(force=force).get("version")}
+    except Busy as error:
+        if force:
+            raise
+        return {"started": False, "why": str(error)}

@@ -8,15 +8,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flows import arrive, deployments
-from flows.supervise import Child, Supervisor, end_left, serving
+from flows.supervise import Child, Supervisor, _answers, end_left, serving
 from flows.worker import _Server
 from tasks.domain.errors import Unavailable
 from tasks.domain.settings import Settings
+from tasks.ledger import Ledger
 
 
 def eventually(what: Callable[[], bool], seconds: float = 20) -> None:
@@ -56,6 +58,127 @@ def test_a_child_that_is_killed_is_started_again_and_status_says_so(monkeypatch:
     assert serving(settings) == {}
 
 
+def test_the_first_is_started_again_while_another_takes_long_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    monkeypatch.setattr("flows.supervise.FIRST_PAUSE_S", 0.1)
+    settings = Settings().ensure()
+    supervisor = Supervisor(settings, dict(os.environ))
+    first = supervisor.start(sleeper("receiver", settings.home))
+    supervisor.running[0].pause = 0.1
+    slow = Child("prefect", (sys.executable, "-S", "-c", "import time; time.sleep(600)"), mark=settings.home / "ready")
+    starting = threading.Thread(target=supervisor.start, args=(slow,))
+    starting.start()
+    eventually(lambda: "prefect" in serving(settings))
+    for pid in (first, supervisor.running[1].process.pid):  # what is awaited may be killed, too
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: serving(settings)["receiver"].startswith("up, died 1"))
+    eventually(lambda: serving(settings)["prefect"].startswith("up, died 1"))
+    (settings.home / "ready").touch()
+    starting.join(20)
+    assert not starting.is_alive()
+    supervisor.stop()
+
+
+def test_a_server_that_lives_and_does_not_work_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    for name, seconds in (("ASK_S", 0.05), ("SILENT_S", 0.2), ("START_PATIENCE_S", 20.0)):
+        monkeypatch.setattr(f"flows.supervise.{name}", seconds)
+    settings = Settings().ensure()
+    supervisor = Supervisor(settings, dict(os.environ))
+    monkeypatch.setattr("flows.supervise._answers", lambda url, data=None: (settings.home / "works").exists())
+    (settings.home / "works").touch()
+    supervisor.start(replace(sleeper("prefect", settings.home), works="http://127.0.0.1:9/api/flows/count"))
+    watching = threading.Thread(target=supervisor.watch)
+    watching.start()
+    eventually(lambda: supervisor.running[0].worked is not None)
+    assert serving(settings) == {"prefect": "up"}
+    (settings.home / "works").unlink()
+    eventually(lambda: "died 1 times, last with -9" in serving(settings)["prefect"])
+    supervisor.ending.set()
+    watching.join()
+    supervisor.stop()
+
+
+def test_a_server_that_asks_who_asks_does_its_work() -> None:
+    import http.server
+    import threading
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_error(int(self.path.removeprefix("/")))
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        there = f"http://127.0.0.1:{server.server_port}"
+        assert [_answers(f"{there}/{code}", b"{}") for code in (401, 404, 500, 503)] == [True, True, False, False]
+        server.shutdown()
+
+
+def test_deployments_that_prefect_forgot_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.retrain import alone
+
+    said: list[Exception | None] = [ObjectNotFound(None), OSError(), None, OSError(), ObjectNotFound(None)]
+    asked: list[str] = []
+
+    class Client:
+        def __enter__(self) -> Client:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+        def read_deployment_by_name(self, name: str) -> None:
+            asked.append(name)
+            if len(asked) == 8:
+                dataset_run.__exit__(None, None, None)
+            if error := said[min(len(asked), len(said)) - 1]:
+                raise error
+
+    def end(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr("prefect.client.orchestration.get_client", lambda **_: Client())
+    monkeypatch.setattr(deployments, "ASK_S", 0.0)
+    monkeypatch.setattr(deployments.os, "_exit", end)
+    dataset_run = alone()
+    dataset_run.__enter__()
+    with pytest.raises(SystemExit):
+        deployments.leave_when_forgotten("watch/watch")
+    assert asked == ["watch/watch"] * 8, "not before they were known once, and not while a dataset run goes on"
+
+
+def test_the_watch_lets_a_dataset_run_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.retrain import Busy, alone
+    from flows.watch import watch
+
+    monkeypatch.setattr("flows.watch.due", lambda _: (True, "new hips"))
+    with alone():
+        found = watch.fn()
+        assert not found["started"] and "another dataset run is going on" in found["why"]
+        with pytest.raises(Busy):
+            watch.fn(force=True)
+
+
+def test_a_dataset_run_that_died_is_not_called_running() -> None:
+    from flows import facts
+    from flows.retrain import alone
+
+    settings, ledger = Settings().ensure(), Ledger.open()
+    assert facts.last_run(ledger, settings) == {}
+    ledger.start_run()
+    with alone():
+        assert facts.last_run(ledger, settings)["status"] == "running"
+    assert facts.last_run(ledger, settings)["status"] == "crashed"
+
+
 def test_a_child_that_cannot_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings().ensure()
     supervisor = Supervisor(settings, dict(os.environ))
@@ -73,11 +196,23 @@ def test_serve_that_died_itself_is_said() -> None:
 def test_every_deployment_of_the_file_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {one.name: one for one in deployments.made()}
     assert set(made) == {one["name"] for one in deployments.declared()} >= {"arrive", "sweep", "watch", "retrain"}
-    assert all(one.concurrency_limit == 1 or one.concurrency_options for one in made.values())
+    assert all(made[name].concurrency_limit for name in ("arrive", "sweep"))
+    # A limit is a lease: when Prefect is away as it is renewed, the run is cancelled. Dataset runs have a lock of ours.
+    assert not made["watch"].concurrency_limit and not made["retrain"].concurrency_limit
     assert made["sweep"].schedules and made["watch"].schedules and not made["retrain"].schedules
     assert made["retrain"].parameters == {"force": True}
     assert not made["arrive"].triggers, "the resident worker answers events"
     assert {one.name: one for one in deployments.made(resident=False)}["arrive"].triggers
+
+
+def test_runs_that_were_missed_do_not_all_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr("prefect.serve", lambda *made, **how: asked.update(how, made=len(made)))
+    monkeypatch.setattr(deployments, "keep_heartbeat", lambda: None)
+    monkeypatch.setattr(deployments, "leave_when_forgotten", lambda deployment: asked.update(kept=deployment))
+    deployments.run()
+    assert asked["made"] == 4 and asked["limit"] == 2
+    eventually(lambda: asked.get("kept") == "arrive/arrive")
 
 
 def test_without_prefect_the_worker_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
