@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def main(names: list[str]) -> None:
-    known = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in ("__init__", "__main__", "measure"))
+    known = sorted({path.stem for path in HERE.glob("*.py")} - {"__init__", "__main__", "measure", "served"})
     unknown = sorted(set(names) - set(known))
     if unknown:
         sys.exit(f"no such bench: {', '.join(unknown)}; there are: {', '.join(known)}")

@@ -91,15 +91,15 @@ def arrive() -> dict[str, int]:
         owner = _owner()
         # A process works on one arrival at a time: what it holds is of one that died when the ledger did not answer.
         ledger.release_leases(lambda holder: holder == owner or _is_gone(holder))
-        done = 0
+        done = scored = 0
         while True:
             versions = ledger.lease(limit=CHUNK, owner=owner, seconds=LEASE_S)
-            if not versions:
-                break
-            done += _work(ledger, versions, given, owner)
-        # What a dataset run has finished with has out-of-fold estimates; `osteoflow score` does those too.
-        scored = len({row["study"] for row in score_new(ledger, given, ("complete", "claimed"))})
-        return {"studies": done, "scored": scored}
+            done += _work(ledger, versions, given, owner) if versions else 0
+            # What a dataset run has finished with has out-of-fold estimates; `osteoflow score` does those too.
+            rows, left = score_new(ledger, given, ("complete", "claimed"), CHUNK)
+            scored += len({row["study"] for row in rows})
+            if not versions and not left:
+                return {"studies": done, "scored": scored}
 
 
 @prefect.flow(name="sweep", persist_result=False)
@@ -242,10 +242,8 @@ def _anonymize_one(work: tuple[str, anonymize.Params]) -> list[dict[str, Any]]:
 def _standardize_all(studies: list[str]) -> None:
     """The visits to which `studies` belong: a visit is all of a subject's studies within the window."""
     params = load("standardize", StandardizeParams)
-    table = known.studies()
-    subjects = table.loc[table["study"].isin(studies), "subject"].unique()
     work = []
-    for _, group in table[table["subject"].isin(subjects)].groupby("subject"):
+    for _, group in known.studies(studies).groupby("subject"):
         for visit in visits(group.to_dict("records"), params):
             if any(study["study"] in studies for study in visit):
                 work.append((standardize.visit_item(visit), params))
@@ -261,28 +259,44 @@ def _standardize_one(work: tuple[items.Item, StandardizeParams]) -> None:
 # ---- score ----------------------------------------------------------------------------------------------------------
 
 
-def score_new(ledger: Ledger, given: Given, states: tuple[str, ...] = STATES) -> list[dict[str, Any]]:
-    """Score what the champion has not scored; nothing when there is no champion, or none for this origin."""
+def score_new(
+    ledger: Ledger, given: Given, states: tuple[str, ...] = STATES, limit: int | None = None
+) -> tuple[list[dict[str, Any]], int]:
+    """Score what the champion has not scored, and the rows and how many studies were looked at. With a `limit`: the
+    last to arrive first, and not again what failed too often. Nothing when there is no champion for this origin."""
     if not (Settings().home / "models").exists():
-        return []  # no version was ever registered here: MLflow need not be asked
+        return [], 0  # no version was ever registered here: MLflow need not be asked
     from flows import tracking
 
     champion = tracking.find("champion")
     if champion is None:
-        return []
-    waiting = [version for version in ledger.unscored(str(champion.number)) if version.state in states]
+        return [], 0
     made_of = tracking.package_facts(champion.number)["origin"]
-    waiting = [version for version in waiting if version.origin == made_of or made_of == "hospital"]
+    origin = None if made_of == "hospital" else made_of
+    patience = PATIENCE if limit is not None else None
+    waiting = ledger.unscored(str(champion.number), states, origin, limit, patience)
     if not waiting:
-        return []
+        return [], 0
     from tasks.keys import Keys
 
     keys = Keys.open()
     studies = {keys.uid(version.study_uid): version.row_key for version in waiting}
-    rows = _task("score", _score_studies)(sorted(studies), champion.number)
-    for row_key in studies.values():
-        ledger.mark_scored(row_key, str(champion.number))
-    return rows
+    try:
+        rows = _task("score", _score_studies)(sorted(studies), champion.number)
+        failed = {}
+    except Exception as error:  # as when they are prepared: one study keeps no other waiting
+        if _is_ours(error):
+            raise
+        log.warning("scoring %d studies failed (%s): each alone", len(studies), type(error).__name__)
+        rows, failed = _score_each(sorted(studies), champion.number)
+    for study, row_key in studies.items():
+        if study in failed:
+            times = ledger.not_scored(row_key, str(champion.number))
+            log.warning("study %s was not scored by model %d: %s, %d times", row_key, champion.number,
+                        failed[study], times)  # fmt: skip
+        else:
+            ledger.mark_scored(row_key, str(champion.number))
+    return rows, len(studies)
 
 
 def _score_studies(studies: list[str], number: int) -> list[dict[str, Any]]:
@@ -291,6 +305,20 @@ def _score_studies(studies: list[str], number: int) -> list[dict[str, Any]]:
 
     with giving() as given:
         return score_visits(studies, tracking.package_of(number), number, given.mapper)
+
+
+def _score_each(studies: list[str], number: int) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Rows, and what each study that could not be scored died of."""
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    for study in studies:
+        try:
+            rows += _score_studies([study], number)
+        except Exception as error:
+            if _is_ours(error):
+                raise
+            failed[study] = type(error).__name__
+    return rows, failed
 
 
 def score(studies: list[str], console: Console | None = None) -> list[dict[str, Any]]:
@@ -302,7 +330,7 @@ def score(studies: list[str], console: Console | None = None) -> list[dict[str, 
         raise WrongUse("there is no champion to score with; run osteoflow retrain first")
     with giving(console=console) as given:
         if not studies:
-            return score_new(Ledger.open(), given)
+            return score_new(Ledger.open(), given)[0]
         hips = known.hips()
         unknown = [study for study in studies if not (hips["study"] == study).any()]
         if unknown:

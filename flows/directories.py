@@ -62,6 +62,8 @@ class Listing:
     names: list[str] = field(default_factory=list, repr=False)
     parts: dict[str, str] = field(default_factory=dict, repr=False)
     """Path → its entry in the object."""
+    wanted: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
+    """First two letters of a digest → the others → how many files have it: what the cache has to hold."""
     size: int = 0
     digest: str = ""
     looked: float = NEVER
@@ -93,13 +95,19 @@ class Listing:
         folders: list[str] = []
         known = old.files if old is not None else {}
         with os.scandir(place) as entries:
-            for entry in entries:
+            for entry in entries:  # this is what grows with all that is there: as little as possible for each file
                 seen, name = entry.stat(follow_symlinks=False), entry.name
-                if stat.S_ISREG(seen.st_mode):
-                    was = known.get(name)
-                    if was is not None and was[:3] == (seen.st_ino, seen.st_mtime_ns, seen.st_size):
-                        files[name] = was
-                    elif was is not None or not ignore.is_ignored_file(entry.path):
+                was = known.get(name)
+                if (
+                    was is not None
+                    and was[1] == seen.st_mtime_ns
+                    and was[0] == seen.st_ino
+                    and was[2] == seen.st_size
+                    and stat.S_ISREG(seen.st_mode)
+                ):
+                    files[name] = was
+                elif stat.S_ISREG(seen.st_mode):
+                    if was is not None or not ignore.is_ignored_file(entry.path):
                         files[name] = (seen.st_ino, seen.st_mtime_ns, seen.st_size, _md5(entry.path))
                         changes.append((folder + name, files[name]))
                 elif stat.S_ISDIR(seen.st_mode):
@@ -107,17 +115,20 @@ class Listing:
                         folders.append(f"{folder}{name}/")
                 else:
                     raise _Unusual
-        changes += [(folder + name, None) for name in known.keys() - files.keys()]
+        changes += [(folder + name, None) for name in known if name not in files]
         return _Folder(before if now - before > RACY_NS else 0, files, folders)
 
     def _apply(self, changes: list[tuple[str, Known | None]]) -> None:
         """DVC's object is json.dumps(sort_keys=True) of [{md5, relpath}] in the order of the paths."""
         for name, known in changes:
+            if (before := self.parts.get(name)) is not None:
+                self._want(before[9:41], -1)
             if known is None:
                 del self.parts[name]
                 del self.names[bisect.bisect_left(self.names, name)]
                 continue
-            if name not in self.parts:
+            self._want(known[3], 1)
+            if before is None:
                 if len(changes) < 1000:
                     bisect.insort(self.names, name)
                 else:
@@ -127,6 +138,12 @@ class Listing:
             self.names.sort()
         self.size = sum(known[2] for folder in self.folders.values() for known in folder.files.values())
         self.digest = hashlib.md5(self.object(), usedforsecurity=False).hexdigest() + ".dir"
+
+    def _want(self, md5: str, more: int) -> None:
+        rests = self.wanted.setdefault(md5[:2], {})
+        rests[md5[2:]] = rests.get(md5[2:], 0) + more
+        if not rests[md5[2:]]:
+            del rests[md5[2:]]
 
     def object(self) -> bytes:
         return f"[{', '.join(map(self.parts.__getitem__, self.names))}]".encode()
@@ -249,12 +266,14 @@ class _Directory:
     def _lacking(self) -> list[str]:
         """Digests of the listing that the cache does not hold, that of the directory's own object among them."""
         listing, root = self._listing(), Path(self.out.cache.path)
-        wanted: dict[str, set[str]] = {}
-        for part in listing.parts.values():
-            md5 = part[9:41]
-            wanted.setdefault(md5[:2], set()).add(md5[2:])
-        wanted.setdefault(listing.digest[:2], set()).add(listing.digest[2:])
-        return sorted(prefix + rest for prefix, rests in wanted.items() for rest in rests - _protected(root, prefix))
+        lacking = []
+        for prefix, rests in listing.wanted.items():
+            held = _protected(root, prefix)
+            if not rests.keys() <= held:
+                lacking += [prefix + rest for rest in rests if rest not in held]
+        if listing.digest[2:] not in _protected(root, listing.digest[:2]):
+            lacking.append(listing.digest)
+        return sorted(lacking)
 
 
 def _protected(root: Path, prefix: str) -> frozenset[str]:

@@ -7,6 +7,7 @@ needs both: a hip's history is in the one, its new visit in the other.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +20,21 @@ from tasks.store.files import read_json
 STUDIES, HIPS = Path("data/studies"), Path("data/hips")
 
 
-def studies() -> pd.DataFrame:
+def studies(of: Collection[str] | None = None) -> pd.DataFrame:
     """Rows of studies.parquet and of what arrived since, the newest released version of each study; `archive` is where
-    the archive lies now."""
-    rows = _table("studies", Path("data/studies.parquet"), STUDIES, "archive")
-    rows += [row | {"archive": str(folder / row["owns"])} for row, folder in _arrived("anonymize") if row["owns"]]
-    frame = pd.DataFrame(rows) if rows else tables.empty("studies")
+    the archive lies now. With `of`: only those of the subjects that these studies are of."""
+    frame = _all("studies", Path("data/studies.parquet"), STUDIES, "archive", "archive", _arrived("anonymize"), of)
     frame = frame[frame["status"].isin(["released", "frozen"])]
     newest = frame.sort_values("version", kind="stable").drop_duplicates("study", keep="last")
     return newest.reset_index(drop=True)
 
 
-def hips() -> pd.DataFrame:
+def hips(of: Collection[str] | None = None) -> pd.DataFrame:
     """Rows of hips.parquet and of what arrived since; `path` is where the hip file lies now. `days` count from the
-    subject's first visit among all of them."""
-    rows = _table("hips", Path("data/hips.parquet"), HIPS, "file", "path")
-    rows += [
-        row | {"path": str(folder / row["owns"]) if row["owns"] else ""}
-        for row, folder in _arrived("standardize")
-        if row.get("table") == "hips"
-    ]
-    if not rows:
-        return tables.empty("hips").assign(path="")
-    frame = pd.DataFrame(rows).drop_duplicates("hip_visit", keep="last").reset_index(drop=True)
+    subject's first visit among all of them. With `of`: only those of the subjects that these studies are of."""
+    arrived = [(row, folder) for row, folder in _arrived("standardize") if row.get("table") == "hips"]
+    frame = _all("hips", Path("data/hips.parquet"), HIPS, "file", "path", arrived, of)
+    frame = frame.drop_duplicates("hip_visit", keep="last").reset_index(drop=True)
     dates = pd.to_datetime(frame["date"].astype(str).str.replace("-", ""), format="%Y%m%d", errors="coerce")
     frame["days"] = (dates - dates.groupby(frame["subject"]).transform("min")).dt.days.fillna(0.0).astype(float)
     return frame
@@ -66,12 +59,21 @@ def forget_adopted() -> int:
     return gone
 
 
-def _table(name: str, path: Path, folder: Path, column: str, target: str | None = None) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    frame = tables.read(name, path)
-    frame[target or column] = [str((folder / value).resolve()) if value else "" for value in frame[column]]
-    return tables.records(frame)
+def _all(
+    name: str, path: Path, folder: Path, column: str, target: str, arrived: list[tuple[dict[str, Any], Path]],
+    of: Collection[str] | None,
+) -> pd.DataFrame:  # fmt: skip
+    """Rows of the table and then of `arrived`; column `target` says where the file of a row lies, '' without one."""
+    frame = table(name)
+    if of is not None:  # first: what follows is work for each row
+        wanted = set(frame.loc[frame["study"].isin(of), "subject"])
+        wanted |= {row["subject"] for row, _ in arrived if row["study"] in of}
+        frame = frame[frame["subject"].isin(wanted)]
+        arrived = [(row, place) for row, place in arrived if row["subject"] in wanted]
+    top = folder.resolve()
+    rows = tables.records(frame.assign(**{target: [str(top / value) if value else "" for value in frame[column]]}))
+    rows += [row | {target: str(place / row["owns"]) if row["owns"] else ""} for row, place in arrived]
+    return pd.DataFrame(rows) if rows else tables.empty(name).assign(**{target: ""})
 
 
 def _arrived(room: str) -> list[tuple[dict[str, Any], Path]]:

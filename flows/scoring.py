@@ -7,6 +7,8 @@ digests of the hip and of what stands for the fold, so that a hip is never descr
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tasks.domain.params import S, load
 from tasks.domain.settings import Settings
 from tasks.segment.predict import predict
 from tasks.store import tables
-from tasks.store.digests import combine
+from tasks.store.digests import code_digest, combine
 from tasks.store.files import read_json, write_json
 from tasks.store.items import Mapper
 
@@ -31,7 +33,7 @@ of today. Any other one that a package lacks is a refusal, for a model must see 
 
 def score_visits(studies: list[str], package: Path, number: int, mapper: Mapper) -> list[dict[str, Any]]:
     """Score the hip-visits of `studies` with their history, and write OSTEOFLOW_HOME/scores/<study>.json."""
-    hips = known.hips()
+    hips = known.hips(studies)
     hips = hips[hips["status"] == "ok"]
     wanted = hips[hips["study"].isin(studies)]
     history = hips[hips["subject"].isin(wanted["subject"])].reset_index(drop=True)
@@ -48,9 +50,23 @@ def score_visits(studies: list[str], package: Path, number: int, mapper: Mapper)
     return rows
 
 
+def begin(package: Path | None) -> None:
+    """A worker that lives on gets ready: it reads the rooms' code for their stamps, and with the champion's package
+    describes a hip that is known, of which nothing is kept but the networks in memory."""
+    for room in ("anonymize", "standardize"):
+        code_digest(room)
+    hips = known.hips()
+    there = hips[(hips["status"] == "ok") & (hips["path"] != "")]
+    if package is None or there.empty:
+        return
+    with _scratch() as place:
+        row = {str(name): value for name, value in there.iloc[-1].to_dict().items()}
+        _describe((row, str(package), None, str(place / "hip.json")))
+
+
 def score_hips(hips: pd.DataFrame, package: Path, mapper: Mapper) -> pd.DataFrame:
     """hip_visit, risk, risk_low, risk_high of every usable hip in `hips` (whole histories), nothing written."""
-    usable = known.hips()
+    usable = known.hips(set(hips["study"])) if "study" in hips else known.hips()
     usable = usable[usable["hip_visit"].isin(hips.loc[hips["status"] == "ok", "hip_visit"])].reset_index(drop=True)
     if usable.empty:
         return pd.DataFrame(columns=["hip_visit", "risk", "risk_low", "risk_high"])
@@ -62,7 +78,9 @@ def sequences(hips: pd.DataFrame, package: Path, mapper: Mapper) -> pd.DataFrame
     """The rows that the package's forecaster reads: `hips` described by the package's own networks."""
     features, measures = describe(hips, package, mapper)
     params = section(package, "assemble", assemble.Params)
-    return assemble.rows_for(hips, features, measures, known.table("annotations"), known.table("split"), params)
+    annotations = known.table("annotations")
+    theirs = annotations[annotations["subject"].isin(hips["subject"])]
+    return assemble.rows_for(hips, features, measures, theirs, known.table("split"), params)
 
 
 def section(package: Path, name: str, model: type[S]) -> S:
@@ -114,12 +132,10 @@ def _describe(work: tuple[dict[str, Any], str, str | None, str]) -> None:
     package = Path(folder)
     hip = Path(row["path"])
     params = section(package, "measure", measure.Params)
-    scratch = Settings().home / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as place:
-        drawn = predict(hip, package / "segment", fold, Path(place))
-        item = measure.item_of(hip, Path(place) / (drawn["file"] or "none"), row)
-        measured = measure.process(item, params, Path(place))
+    with _scratch() as place:
+        drawn = predict(hip, package / "segment", fold, place)
+        item = measure.item_of(hip, place / (drawn["file"] or "none"), row)
+        measured = measure.process(item, params, place)
     encoded = encode([hip], package / "classify", {row["hip_visit"]: fold} if fold else None)
     vector = [None if value != value else float(value) for value in encoded.drop(columns="hip_visit").iloc[0]]
     plain = {
@@ -128,3 +144,11 @@ def _describe(work: tuple[dict[str, Any], str, str | None, str]) -> None:
         if isinstance(value, (str, int, float)) and value == value
     }
     write_json(Path(file), {"features": vector, "measures": plain})
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    home = Settings().home / "scratch"
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home) as place:
+        yield Path(place)

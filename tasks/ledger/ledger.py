@@ -72,6 +72,7 @@ class Ledger:
     release_leases = studies.release_leases
     mark_arrived = studies.mark_arrived
     mark_scored = studies.mark_scored
+    not_scored = studies.not_scored
     mark_purged = studies.mark_purged
     purged_studies = studies.purged_studies
     done_before = studies.done_before

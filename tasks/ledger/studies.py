@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Integer, and_, cast, delete, func, insert, or_, select, update
 
 from tasks.domain.errors import WrongUse
 from tasks.ledger.engine import reading, writing
 from tasks.ledger.purges import to_purge
-from tasks.ledger.tables import FORWARD, STATES, files, purges, studies
+from tasks.ledger.tables import FORWARD, STATES, files, notes, purges, studies
 
 if TYPE_CHECKING:
     from tasks.ledger.ledger import Ledger
@@ -279,14 +279,48 @@ def mark_purged(self: Ledger, row_key: str) -> bool:
     return True
 
 
-def unscored(self: Ledger, model: str) -> list[StudyVersion]:
-    """Current versions that went through the arrival loop, or through a dataset run, and that `model` did not score."""
+def not_scored(self: Ledger, row_key: str, model: str) -> int:
+    """`model` failed on a version; how often by now."""
+    name = _failures(model, row_key)
+    with writing(self.engine) as conn:
+        times = int(conn.execute(select(notes.c.value).where(notes.c.name == name)).scalar() or 0) + 1
+        conn.execute(delete(notes).where(notes.c.name == name))
+        conn.execute(insert(notes).values(name=name, value=str(times), at=time.time()))
+    return times
+
+
+def _failures(model: str, row_key: Any) -> Any:
+    return f"failures of model {model} with " + row_key
+
+
+def unscored(
+    self: Ledger,
+    model: str,
+    states: Sequence[str] = STATES,
+    origin: str | None = None,
+    limit: int | None = None,
+    patience: int | None = None,
+) -> list[StudyVersion]:
+    """Current versions that went through the arrival loop, or through a dataset run, and that `model` did not score;
+    only of `states`, of one `origin`, the `limit` that arrived last, and on which it failed less than `patience` times.
+    """
     ready = or_(
         studies.c.state == "done",
         and_(studies.c.state.in_(("complete", "claimed")), studies.c.arrived_at.is_not(None)),
     )
     other = or_(studies.c.scored_by.is_(None), studies.c.scored_by != model)
-    return _load(self, and_(studies.c.current == 1, ready, other))
+    condition = and_(studies.c.current == 1, ready, other, studies.c.state.in_(states))
+    if origin is not None:
+        condition = and_(condition, studies.c.origin == origin)
+    if patience is not None:
+        name = _failures(model, studies.c.row_key)
+        failed = select(notes.c.name).where(notes.c.name == name, cast(notes.c.value, Integer) >= patience)
+        condition = and_(condition, ~failed.exists())
+    if limit is not None:
+        newest = select(studies.c.row_key).where(condition).order_by(studies.c.arrived_at.desc(), studies.c.row_key)
+        with reading(self.engine) as conn:
+            condition = studies.c.row_key.in_(list(conn.execute(newest.limit(limit)).scalars()))
+    return _load(self, condition)
 
 
 def _mark(self: Ledger, row_key: str, values: dict[str, Any], states: Sequence[str]) -> bool:

@@ -77,7 +77,7 @@ def run(
             done[item.key] = adopted
         else:
             todo.append(item)
-    work = [(room, process, item, params, out / item.folder) for item in todo]
+    work = [(process, item, params, out / item.folder, stamp(room, item, params)) for item in todo]
     for item, rows in zip(todo, mapper(_call, work), strict=True):
         done[item.key] = [_in_folder(row, item) for row in rows]
     return [row for item in items for row in done[item.key]]
@@ -100,7 +100,7 @@ def arrive(room: str, item: Item, process: Process, params: Section) -> tuple[Ro
             return kept["rows"], place / "files"
     shutil.rmtree(place, ignore_errors=True)
     (place / "files").mkdir(parents=True)
-    rows = _call((room, process, item, params, place / "files"))
+    rows = _call((process, item, params, place / "files", mark))
     write_json(place / "rows.json", {"stamp": mark, "rows": rows})
     return rows, place / "files"
 
@@ -140,10 +140,10 @@ def sweep(out: Path, rows: Rows) -> None:
                 path.rmdir()
 
 
-def _call(work: tuple[str, Process, Item, Section, Path]) -> Rows:
-    room, process, item, params, out = work
+def _call(work: tuple[Process, Item, Section, Path, dict[str, str]]) -> Rows:
+    """The stamp comes with the work: a new process would read all of the room's code to make it."""
+    process, item, params, out, mark = work
     out.mkdir(parents=True, exist_ok=True)
-    mark = stamp(room, item, params)
     return [row | item.columns | mark for row in process(item, params, out)]
 
 

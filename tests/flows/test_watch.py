@@ -10,9 +10,11 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from arrivals import arrive
 
 import flows.policy as policy_module
 from flows.policy import LEARNT, Params, due, new_labelled_hips
+from tasks.keys import Keys
 from tasks.ledger import Ledger
 from tasks.store import tables
 
@@ -75,6 +77,29 @@ def labels(place: Path, name: str, *rows: tuple[str | None, str | None, str]) ->
     folder.mkdir(parents=True)
     frame = pd.DataFrame(rows, columns=["study", "date", "side"]).astype(object)
     frame.assign(subject="OFA", reader="RD", name="arco", value="2").to_parquet(folder / "labels.parquet")
+
+
+def test_however_many_come_on_a_monday_two_runs_take_them_all(hospital: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 labelled studies within two hours, the policy of params.yaml asked every ten minutes and then for a day."""
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", "params.yaml")
+    real, keys, began = Ledger.open(), Keys.open(), datetime.now()
+    seen: list[dict[str, str]] = []
+    monkeypatch.setattr(policy_module.known, "hips", lambda: pd.DataFrame(seen))
+    studies = [f"1.2.{number}" for number in range(200)]
+    labels(hospital, "0001-a", *((keys.uid(study), None, "L") for study in studies))
+    runs = 0
+    for ten_minutes in range(26 * 6):
+        for study in [studies.pop() for _ in range(min(17, len(studies)))]:
+            arrive(real, study, files=1)
+            seen.append({"study": keys.uid(study), "side": "L", "status": "ok", "subject": "OFA", "date": "20200101"})
+        if (ten_minutes > 14 and ten_minutes % 6) or not due(real, now=began + timedelta(minutes=10 * ten_minutes))[0]:
+            continue
+        run, runs = real.start_run(), runs + 1
+        real.finish_batch(str(real.claim_batch("test")))
+        real.remember(LEARNT, json.dumps(["0001-a"]))
+        real.end_run(run, "finished", "a test")
+    assert runs == 2
+    assert real.counts()["done"] == 200
 
 
 def test_what_counts_as_new_is_a_hip_with_a_label(hospital: Path) -> None:

@@ -1,0 +1,93 @@
+"""From the last slice to the score: the real `osteoflow serve`, up and warm; without the quiet period.
+
+Whole studies of phantoms (three series, 54 slices and more) come by C-STORE, each when the one before is scored, then
+four at once. The networks have the size of params.yaml and random weights. Times are the ledger's own:
+scored_at - last_received - quiet_seconds, and its parts. BENCH_STUDIES: how many come one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import served
+
+STUDIES = int(os.environ.get("BENCH_STUDIES", "20"))
+AT_ONCE, KNOWN, QUIET_S = 4, 1, 1.0
+TIMES = "last_received, completed_at, arrived_at, scored_at"
+
+
+def run() -> dict[str, object]:
+    from tasks.phantom import write_cohort
+
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_PLACE"), ignore_cleanup_errors=True) as place:
+        changes = {"receive": {"quiet_seconds": QUIET_S}, "retrain": {"min_new_hips": 1000000}}
+        hospital = served.workspace(Path(place), changes)
+        write_cohort(Path(place) / "cohort", patients=max(6, STUDIES // 3 + 2), seed=3)
+        studies = by_study(Path(place) / "cohort" / "dicom")[: KNOWN + STUDIES + AT_ONCE]
+        for paths in studies[:KNOWN]:
+            hospital.osteoflow("ingest", str(paths[0].parents[1]), "--origin", "phantom")
+        served.champion(hospital)
+        since, started = time.time(), time.monotonic()
+        with served.served(hospital) as serve:
+            up = time.monotonic() - started
+            before = served.cpu_s(serve)
+            for number, paths in enumerate(studies[KNOWN : KNOWN + STUDIES], start=1):
+                served.send(hospital, [paths])
+                served.wait(lambda number=number: len(done(hospital, since)) >= number, "the score")  # type: ignore[misc]
+            one_by_one = done(hospital, since)
+            spent = {name: round((s - before[name]) / STUDIES, 2) for name, s in served.cpu_s(serve).items()}
+            served.send(hospital, studies[KNOWN + STUDIES :], AT_ONCE)
+            served.wait(lambda: len(done(hospital, since)) >= STUDIES + AT_ONCE, "the scores")
+            together = done(hospital, since)[STUDIES:]
+    slices = sorted(len(paths) for paths in studies[KNOWN:])
+    return {
+        "n": len(one_by_one),
+        "slices": {"least": slices[0], "most": slices[-1]},
+        "first_s": round(total(one_by_one[0]), 2),
+        "median_s": round(statistics.median(map(total, one_by_one)), 2),
+        "p95_s": round(p95([total(one) for one in one_by_one]), 2),
+        "longest_s": round(max(map(total, one_by_one)), 2),
+        "where_median_s": {name: round(statistics.median(part(one)[name] for one in one_by_one), 2) for name in PARTS},
+        "cpu_s_a_study": spent,
+        "at_once": {"n": AT_ONCE, "last_scored_s": round(max(map(total, together)), 2)},
+        "serve_up_s": round(up, 1),
+        "load": [round(x, 1) for x in os.getloadavg()],
+    }
+
+
+PARTS = ("noticed", "anonymized_and_standardized", "scored")
+
+
+def part(one: tuple[float, ...]) -> dict[str, float]:
+    received, complete, arrived, scored = one
+    return dict(zip(PARTS, (complete - received - QUIET_S, arrived - complete, scored - arrived), strict=True))
+
+
+def total(one: tuple[float, ...]) -> float:
+    return one[3] - one[0] - QUIET_S
+
+
+def p95(seconds: list[float]) -> float:
+    ordered = sorted(seconds)
+    return ordered[max(0, -(-95 * len(ordered) // 100) - 1)]
+
+
+def done(hospital: Any, since: float) -> list[tuple[float, ...]]:
+    """Times of the studies that came after `since` and are scored, in the order in which they came."""
+    query = f"select {TIMES} from studies where current = 1 and scored_at is not null and last_received > {since}"
+    return hospital.ledger(f"{query} order by last_received")  # type: ignore[no-any-return]
+
+
+def by_study(folder: Path) -> list[list[Path]]:
+    from pydicom import dcmread
+
+    found: dict[str, list[Path]] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        uid = str(dcmread(path, specific_tags=["StudyInstanceUID"], stop_before_pixels=True).StudyInstanceUID)
+        found.setdefault(uid, []).append(path)
+    return list(found.values())
