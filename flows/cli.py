@@ -283,7 +283,7 @@ def _privacy(dry_run: bool, as_json: bool) -> None:
         for leak in found["leaks"]:
             said = leak["outcome"] or "nothing done (--dry-run)"
             console.print(f"  {leak['subject']} {leak['study']}-v{leak['version']:.0f}: {', '.join(leak['wrong'])}")
-            console.print(f"    {len(leak['copies'])} copies, {len(leak['dataset_runs'])} dataset runs had it: {said}")
+            console.print(f"    copies: {len(leak['copies'])}, dataset runs: {len(leak['dataset_runs'])}; {said}")
         if found["left"]:
             console.print(f"  [bold]{len(found['left'])} could not be removed[/]")
     if found["leaks"]:

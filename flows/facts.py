@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from flows.supervise import held, serving
 from flows.verify import cache_file
 from tasks.domain.errors import WrongUse
 from tasks.domain.hip import RESEARCH_ONLY
-from tasks.domain.settings import Settings
+from tasks.domain.settings import OCR, Settings
 from tasks.ledger import Ledger
 from tasks.store.digests import sha256_file
 from tasks.store.files import read_json
@@ -65,6 +66,7 @@ def status() -> dict[str, Any]:
         "series_rejected": _rejected(),
         "not_reanonymizable": max(_frozen(), ledger.purged_studies()),
         "drift": _drift(),
+        "text_engine": shutil.which(OCR) is not None,
         "disk": {"free_gb": round(free.free / 1e9, 1), "home_gb": round(_size(settings.home) / 1e9, 2)},
     }  # fmt: skip
 
@@ -125,12 +127,12 @@ def status_tables(found: dict[str, Any]) -> list[Any]:
         "models", ", ".join(f"{alias}: {number}" for alias, number in found["models"].items() if number) or "none"
     )
     last = found["last_run"]
-    rest.add_row("last run", f"{last['status']}: {last['why']}" if last else "none yet")
+    rest.add_row("last run", ": ".join(filter(None, (last["status"], last["why"]))) if last else "none yet")
     rest.add_row("waiting for", found["waiting_for"])
     for number, reason in found["tainted"].items():
         rest.add_row("tainted model", f"{number}: {reason}")
     if found["annotations"]:
-        rest.add_row("annotations", json.dumps(found["annotations"]))
+        rest.add_row("annotations", "\n".join(_in_words(found["annotations"])))
     if (oldest := found["oldest_waiting"]) is not None:
         why = f" ({oldest['waiting']})" if oldest["waiting"] else ""
         rest.add_row("oldest waiting", f"{oldest['row_key']}: {oldest['state']} for {oldest['hours']} h{why}")
@@ -139,11 +141,21 @@ def status_tables(found: dict[str, Any]) -> list[Any]:
     for alarm in found["alarms"]:
         rest.add_row("alarm", alarm)
     if found["series_rejected"]:
-        rest.add_row("series rejected", json.dumps(found["series_rejected"]))
+        rest.add_row("series rejected", "\n".join(_in_words(found["series_rejected"])))
     if found["not_reanonymizable"]:
         rest.add_row("not re-anonymizable", f"{found['not_reanonymizable']} studies (originals purged)")
+    if not found["text_engine"]:
+        rest.add_row("burned-in text", "no OCR is installed (Debian: tesseract-ocr): what says it has some is held")
     rest.add_row("disk", f"{found['disk']['home_gb']} GB used here, {found['disk']['free_gb']} GB free")
     return [studies, held, rest] if found["quarantine"] else [studies, rest]
+
+
+def _in_words(counts: Mapping[str, Any], said: str = "") -> Iterator[str]:
+    for name, count in counts.items():
+        if isinstance(count, Mapping):
+            yield from _in_words(count, f"{said}{name}: ")
+        else:
+            yield f"{said}{name}: {count}"
 
 
 def _tracking_uri() -> str:

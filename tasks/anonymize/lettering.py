@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.domain.errors import BadInput
+from tasks.domain.settings import OCR
 
 Box = tuple[int, int, int, int]
 """rows from, to, columns from, to (ends not included)."""
@@ -41,7 +42,7 @@ ENGINE_FAILED = "text_engine_failed"
 @functools.cache
 def engine() -> str:
     """The program that reads, '' when none is installed."""
-    return shutil.which("tesseract") or ""
+    return shutil.which(OCR) or ""
 
 
 def lines(plane: Plane, marked: bool) -> list[Box]:

@@ -7,6 +7,9 @@ from typing import Literal
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+OCR = "tesseract"
+"""The program that reads text in pictures, found by PATH."""
+
 
 class Settings(BaseSettings):
     """Read anew each time (`Settings()`), so that `osteoflow -C DIR` and tests see the environment as it is now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,4 @@ def test_status_of_a_new_workspace_is_empty_and_true(checkout: Path) -> None:
     assert found["studies"] == {"receiving": 0, "complete": 0, "claimed": 0, "done": 0, "quarantined": 0}
     assert found["models"] == {"champion": None, "challenger": None, "previous": None}
     assert found["quarantine"] == {} and found["last_run"] == {} and isinstance(found["waiting_for"], str)
+    assert found["text_engine"] is (shutil.which("tesseract") is not None)
