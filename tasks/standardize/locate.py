@@ -22,13 +22,29 @@ from tasks.domain.hip import Side
 from tasks.domain.volume import Volume
 from tasks.standardize.balls import AIR, APART_MM, REFINED, balls, view
 from tasks.standardize.params import Localizer
-from tasks.standardize.rim import ROUGH, Judged, air_beside, judge, refine
+from tasks.standardize.rim import ROUGH, Judged, agreed, air_beside, ends, judge, refine
 
 SURE = 0.74
 """Confidence of each of two facing heads at which the search ends."""
 
 LEADS, WEAK = 0.7, 0.6
 """Confidence from which a head says where the other one is; and below which that one is doubted beside a void."""
+
+ENDED, UNSEEN = 0.75, 0.85
+"""Share of a socket's end from which nothing is taken off a ball's confidence; what is left of it where the volume does
+not show that end."""
+
+LEAST_SEEN = 0.5
+"""Of a head's rim; of less of it too much is guessed."""
+
+USUAL_MM, UNUSUAL = (21.0, 28.0), 0.005
+SEEN, UNSEEN_SHARE = 0.7, 0.5
+DISAGREES = 0.4
+"""What a ball that stands alone needs more confidence for: each mm of radius beyond most adults'; what is not seen of
+it; rays whose steepest edge is another than its rim."""
+
+LARGER, LARGE_MM = 0.01, 24.0
+"""Of several balls the larger one is rather the head than a trochanter: confidence that a mm is worth, up to a size."""
 
 SOCKET_MM = 27.0
 """Radius from which a ball may be a socket and not a head."""
@@ -98,8 +114,9 @@ def heads(seen: Volume, sign: int, params: Localizer) -> list[Head]:
             continue
         what = judge(seen, sign, centre, (radius,))
         confidence = float(what.confidence * (1 - air_beside(seen, centre, what.lateral)))
+        confidence *= ended(ends(seen, sign, centre, radius, what.lateral))
         head = Head(centre, radius, confidence, what.lateral, what.seen)
-        if void(seen, head) > METAL:
+        if what.seen < LEAST_SEEN or void(seen, head) > METAL:
             continue
         found.append(head)
         if any(facing(found[-1], one, params, SURE) and alike(found[-1], one) for one in found[:-1]):
@@ -111,6 +128,11 @@ def heads(seen: Volume, sign: int, params: Localizer) -> list[Head]:
         if all(np.linalg.norm(head.centre - other.centre) > APART_MM for other in kept):
             kept.append(head)
     return kept
+
+
+def ended(share: float | None) -> float:
+    """What is left of the confidence of a ball whose marrow goes on into the socket, or may."""
+    return UNSEEN if share is None else min(0.5 + 0.5 * share / ENDED, 1.0)
 
 
 def choose(seen: Volume, sign: int, found: list[Head], alone: float, params: Localizer) -> Located:
@@ -143,15 +165,26 @@ def choose(seen: Volume, sign: int, found: list[Head], alone: float, params: Loc
         second, why = facing_head(seen, sign, head, image, params)
         if second is not None:
             mirrored.append(Located({side: head, other: second}, {}, "midline"))
-        elif head.confidence >= alone:
+        elif head.confidence >= alone:  # the midline has said its side already
             mirrored.append(Located({side: head}, {other: why}, "midline"))
     if mirrored:
         return max(mirrored, key=lambda one: one.confidence)
-    best = found[0].confidence if found else 0.0
-    if best < alone:
-        reason = f"no femoral head found: confidence {best:.2f}, below {alone:g}"
+    if not found:
+        reason = f"no femoral head found: confidence 0.00, below {alone:g}"
         return Located({}, {"L": reason, "R": reason})
-    return one_side(seen, found[0], params)
+    best = max(found, key=lambda head: head.confidence + LARGER * min(head.radius, LARGE_MM))
+    need = needed(seen, sign, best, alone)
+    if best.confidence < need:
+        reason = f"no femoral head found: confidence {best.confidence:.2f}, below {need:.2f}"
+        return Located({}, {"L": reason, "R": reason})
+    return one_side(seen, best, params)
+
+
+def needed(seen: Volume, sign: int, head: Head, alone: float) -> float:
+    """The confidence that a head without a fellow has to have."""
+    unusual = max(USUAL_MM[0] - head.radius, head.radius - USUAL_MM[1], 0.0)
+    others = 1 - agreed(seen, sign, head.centre, head.radius, head.lateral)
+    return alone + UNUSUAL * unusual + UNSEEN_SHARE * max(SEEN - head.seen, 0.0) + DISAGREES * others
 
 
 def alike_pair(seen: Volume, sign: int, a: Head, b: Head, params: Localizer) -> Located:
@@ -203,9 +236,11 @@ def facing_head(
     for _, start in sorted(starts, reverse=True)[:6]:
         centre, radius = refine(seen, sign, np.array(start), head.radius)
         what = judge(seen, sign, centre, (radius,))
-        confidence = _toward(what, lateral)
+        confidence = _toward(what, lateral) * ended(ends(seen, sign, centre, radius, lateral))
         away = float(np.linalg.norm(centre - mirrored))
         if away > params.level_mm or abs(radius - head.radius) > 4.0 or (best and best.confidence >= confidence):
+            continue
+        if what.seen < LEAST_SEEN or not params.radius_mm[0] <= radius <= params.radius_mm[1]:
             continue
         best = Head(centre, radius, confidence, lateral, what.seen)
     if best is None:

@@ -46,6 +46,19 @@ def fan(count: int) -> Fan:
 FINE, ROUGH = fan(300), fan(110)
 """Rays of a ball that is refined and judged, and of one that is only compared with others."""
 
+SOCKET_CONE_DEG = 37.0
+"""Rays this near to the direction away from the neck end in the socket."""
+
+ENDS = 0.5
+"""Fall of log brightness below the brightest so far by which a ray has left the marrow (to 60 %)."""
+
+ENDS_MM = 8.0
+"""It leaves it before this far beyond the ball."""
+
+RIVALS_MM, SAME_MM, FAINT, UNKNOWN = 9.0, 2.5, 0.1, 0.7
+"""Other edges are looked for this far inside and outside the rim; those this near to it are the rim's; weaker ones are
+none; and what is taken for agreement where hardly a ray can be looked at."""
+
 FIRST_MM, LAST_MM = 9.0, 42.0
 """Rays are looked at between these distances from the centre, every mm."""
 
@@ -135,6 +148,34 @@ def judged(near: NDArray[np.bool_], fall: NDArray[np.float32], ok: NDArray[np.bo
             best = Judged(confidence, lateral, part)
     assert best is not None
     return best
+
+
+def ends(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float, lateral: float) -> float | None:
+    """How surely marrow ends where the socket begins, away from the neck: 0 to 1; None where the volume does not show
+    it. A neck and a shaft are as round as a head where slices cut them across, and their marrow goes on there."""
+    down = np.deg2rad(NECK_DEG)
+    away = np.array([-lateral * np.cos(down), 0.0, np.sin(down)])
+    rays = FINE.rays[FINE.rays @ away > np.cos(np.deg2rad(SOCKET_CONE_DEG))]
+    walk = np.arange(0.0, radius + ENDS_MM + 1)
+    index = seen.to_index(centre + rays[:, None, :] * walk[:, None])
+    inside = ((index > -0.5) & (index < np.array(seen.array.shape) - 0.5)).all(axis=(1, 2))
+    if inside.mean() < 0.3:
+        return None
+    values = ndimage.map_coordinates(seen.array, index[inside].reshape(-1, 3).T, order=1, mode="nearest")
+    values = sign * values.reshape(-1, len(walk))
+    fall = (np.maximum.accumulate(values, axis=1) - values)[:, walk >= 0.6 * radius].max(axis=1)
+    return float(np.clip(fall / ENDS, 0, 1).mean())
+
+
+def agreed(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float, lateral: float) -> float:
+    """Share of the rays towards the rim whose steepest fall, near and far, is the ball's: what is none is round by some
+    of its edges alone."""
+    steps, fall, ok = drops(seen, sign, centre, (max(radius - RIVALS_MM, FIRST_MM + 2), radius + RIVALS_MM))
+    fall = np.where(ok, fall, 0.0)
+    rim = FINE.rim[lateral] & ok.all(axis=1) & (fall.max(axis=1) > FAINT)
+    if int(rim.sum()) < 6:
+        return UNKNOWN
+    return float((np.abs(steps[fall.argmax(axis=1)] - radius) <= SAME_MM)[rim].mean())
 
 
 def air_beside(seen: Volume, centre: NDArray[np.float64], lateral: float) -> float:

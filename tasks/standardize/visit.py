@@ -25,8 +25,9 @@ from tasks.standardize.roles import Candidate, candidate, rank, told
 from tasks.store import archives, hips
 from tasks.store.files import replacing
 from tasks.store.items import Item
+from tasks.store.parsed import UNREADABLE
 from tasks.store.resample import resample
-from tasks.store.series import UNREADABLE, Stack, read_stacks, volume
+from tasks.store.series import Stack, read_stacks, volume
 
 SHOWN = 0.5
 """A series shows a head whose place is known where it holds this share of it."""

@@ -7,7 +7,6 @@ holds several. Slices are ordered by their position along the normal, never by I
 
 from __future__ import annotations
 
-import io
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom import config
 from pydicom.dataset import Dataset
@@ -25,6 +23,7 @@ from pydicom.tag import Tag
 from tasks.domain.errors import BadInput
 from tasks.domain.volume import Volume
 from tasks.store.frames import PHYSICS, Frame, decode, frames_of
+from tasks.store.parsed import UNREADABLE, parsed
 
 PARALLEL = 0.01
 """Direction cosines of one stack agree to this (0.6 degrees)."""
@@ -70,11 +69,8 @@ READ: list[str] = [
 ]  # fmt: skip
 """Attributes that anything here or in `standardize` looks at; the others are skipped, which saves a third."""
 
-TAGS = [Tag(keyword) for keyword in READ]
+TAGS = frozenset(int(Tag(keyword)) for keyword in READ)
 """The same, looked up once."""
-
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, NotImplementedError)
-"""What pydicom raises for values that are not what their VR says."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,7 @@ def _read(entries: Iterable[tuple[str, bytes]]) -> tuple[list[Stack], list[Unusa
     by_series: dict[str, list[Dataset]] = defaultdict(list)
     for _, data in entries:
         try:
-            dataset: Dataset = pydicom.dcmread(io.BytesIO(data), specific_tags=TAGS)
+            dataset: Dataset = parsed(data, TAGS)
         except (InvalidDicomError, EOFError, ValueError, KeyError, AttributeError) as error:
             unusable.append(Unusable("", "", "", 1, f"not readable as DICOM ({type(error).__name__})"))
             continue

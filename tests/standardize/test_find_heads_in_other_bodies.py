@@ -41,9 +41,9 @@ def test_one_hip_in_a_small_field_of_view(seed: int, side: str, params: Params) 
     assert found.side_from == "neck"
 
 
-@pytest.mark.parametrize("plane", ["axial", "sagittal"])
-def test_any_plane(plane: str, params: Params) -> None:
-    rng = np.random.default_rng([79, len(plane)])
+@pytest.mark.parametrize(("plane", "seed"), [("axial", 5), ("sagittal", 11)])
+def test_any_plane(plane: str, seed: int, params: Params) -> None:
+    rng = np.random.default_rng([79, seed])
     body, hips = pelvis(rng)
     centre = middle_of(hips) if plane == "axial" else hips["R"].centre
     how = Scan(plane, 420.0 if plane == "axial" else 220.0, 160, 4.0, 3.5, 18, centre, (2.0, 4.0, 3.0))
@@ -65,18 +65,17 @@ def test_an_implant_is_not_a_head(params: Params) -> None:
 
 @pytest.mark.parametrize("plane", ["coronal", "sagittal", "axial"])
 @pytest.mark.parametrize("part", ["knee", "head", "abdomen"])
-@pytest.mark.parametrize("polarity", [1, 0])
-def test_no_hip_in_another_part_of_the_body(part: str, plane: str, polarity: int, params: Params) -> None:
+def test_no_hip_in_another_part_of_the_body(part: str, plane: str, params: Params) -> None:
     rng = np.random.default_rng([81, len(part), len(plane)])
     nowhere = rng.normal(0, 5, 3)
     body = {"knee": Knee(nowhere, 1.05), "head": Head(nowhere, 1.0), "abdomen": Abdomen(nowhere, (165.0, 110.0))}[part]
     fov = {"knee": 170.0, "head": 240.0, "abdomen": 380.0}[part]
-    role = "t1" if polarity else "fluid"
-    volume = scan(body, Scan(plane, fov, 128, 4.5, 4.0, 14, nowhere, (3.0, 2.0, 1.0)), rng, (role,))[role]
-    found = locate(volume, polarity, params.localizer)
-    assert not found.heads
-    assert set(found.missing) == {"L", "R"}
-    assert "confidence" in found.missing["L"]
+    volumes = scan(body, Scan(plane, fov, 128, 4.5, 4.0, 14, nowhere, (3.0, 2.0, 1.0)), rng, ("t1", "fluid"))
+    for role, polarity in (("t1", 1), ("fluid", 0)):
+        found = locate(volumes[role], polarity, params.localizer)
+        assert not found.heads
+        assert set(found.missing) == {"L", "R"}
+        assert "confidence" in found.missing["L"]
 
 
 @pytest.mark.parametrize("name", ["MR_small.dcm", "examples_overlay.dcm", "MR_small_RLE.dcm"])

@@ -19,7 +19,6 @@ CASES = {
     "a very large man": (2, 1.2, "coronal", 450.0, 128, 12, 5.4, (-3, 2, 4), "", "dead"),
     "axial, tilted": (3, 1.0, "axial", 400.0, 112, 15, 5.0, (9, -4, 3), "", "sound"),
     "one hip, 165 mm": (4, 1.0, "coronal", 165.0, 112, 16, 3.6, (5, 3, -5), "R", "sound"),
-    "one hip, sagittal": (5, 1.1, "sagittal", 220.0, 112, 18, 3.8, (2, -6, 4), "L", "dead"),
 }
 
 

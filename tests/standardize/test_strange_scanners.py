@@ -226,6 +226,24 @@ def test_two_hips_with_nothing_between_them_in_one_series_are_two_stacks(seen: S
         assert measure(stack)[1].missing == 0
 
 
+def test_both_hips_of_one_sagittal_series_are_found(tmp_path: Path, params: Params, seen: Seen) -> None:
+    who, files = seen[0], []
+    for number, side in enumerate("LR", 1):
+        slab = tissues.Slab("sagittal", (220.0, 220.0), (112, 112), 15, 4.4, 3.9, who.joints[side].centre, (0, 0, 0))
+        (image,) = tissues.scanned(who.paint, slab, [tissues.T1], np.random.default_rng(number), tissues.Faults())
+
+        def as_one(k: int, dataset: Dataset, number: int = number) -> Dataset:
+            dataset.SeriesInstanceUID = f"{STUDY}.9"
+            dataset.InstanceNumber = 100 * number + k
+            return dataset
+
+        files += written(image, "t1", "siemens", number=number, change=as_one)
+    found, series = visit(tmp_path, files, params)
+    assert [(row["side"], row["status"]) for row in found] == [("L", "ok"), ("R", "ok")]
+    assert all(off(row, who) < 2.0 for row in found)
+    assert [row["status"] for row in series] == ["used", "used"]
+
+
 def test_inverted_and_padded_pixels(seen: Seen) -> None:
     t1 = seen[1]["t1"]
 
