@@ -29,6 +29,7 @@ from prefect.runtime import flow_run
 from rich.console import Console
 
 from flows import known, lineage, parts
+from flows.busy import watched
 from flows.given import Given, giving
 from flows.graph import StageNode, ordered
 from flows.mended import mend
@@ -168,7 +169,8 @@ def stage_task(node: StageNode, repo: Repo, given: Given) -> StageRun:
     """
 
     def body() -> StageRun:
-        return run_stage(node.name, given.mapper, repo, before=lambda params: parts.spread(node, params))
+        with watched(node.room, Path(".")):
+            return run_stage(node.name, given.mapper, repo, before=lambda params: parts.spread(node, params))
 
     task = prefect.task(
         name=node.name, retries=node.retries, retry_condition_fn=_may_retry,

@@ -23,6 +23,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 
+from flows.busy import FOLDER, path_of
 from tasks.domain.errors import WrongUse
 from tasks.domain.settings import Settings
 from tasks.store.files import read_json
@@ -104,9 +105,12 @@ def mirror(room: str, parent: str, root: Path) -> str | None:
             client().log_artifact(run_id, str(root / event["path"]), "figures")
         elif event["event"] == "end" and event["status"] == "finished":
             status = "FINISHED"
-    speed = root / "reports/speed" / f"{room}.json"  # of this machine and day: beside what DVC keeps
+    speed = root / FOLDER / f"{room}.json"  # of this machine and day: beside what DVC keeps
     for model, numbers in (read_json(speed) if speed.exists() else {}).items():
         metrics += [Metric(_name(f"speed/{model}/{name}"), float(value), 0, 0) for name, value in numbers.items()]
+    busy = root / path_of(room)
+    for seconds, values in (read_json(busy) if busy.exists() else {}).items():
+        metrics += [Metric(f"system/{name}", float(value), 0, round(float(seconds))) for name, value in values.items()]
     for start in range(0, len(metrics), 1000):
         client().log_batch(run_id, metrics=metrics[start : start + 1000])
     entries = [Param(key, value) for key, value in params.items()]

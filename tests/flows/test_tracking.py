@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from small_params import small
 
 from flows import retrain
+from flows.busy import watched
 from flows.given import Given
 from flows.graph import StageNode
 from tasks.compare.params import Params
@@ -56,7 +58,10 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_real_store_holds_what_a_room_told_and_a_death_is_a_failed_run(
     store: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained("classify")
+    with watched("classify", Path("."), every_s=0.1) as samples:
+        trained("classify")
+        while not samples:  # the test's own time limit ends it
+            time.sleep(0.05)
     parent = store.begin("dataset run", {})
     run_id = store.mirror("classify", parent, Path("."))
     store.end(parent)
@@ -69,6 +74,8 @@ def test_a_real_store_holds_what_a_room_told_and_a_death_is_a_failed_run(
     assert run.data.metrics["out_of_fold/slice_auc"] == 0.81
     assert run.data.metrics["speed/resnet18/train_items_per_s"] == 23.2
     assert run.data.metrics["speed/resnet18/peak_memory_gb"] == 1.1
+    busy = client.get_metric_history(run_id, "system/cpu_utilization_percentage")
+    assert busy and all(0 <= point.value <= 100 for point in busy)
     kept = [file.path for file in client.list_artifacts(run_id)]
     assert kept == ["figures", "metrics.json"]
     assert [file.path for file in client.list_artifacts(run_id, "figures")] == [f"figures/{name}" for name in FIGURES]
