@@ -283,7 +283,7 @@ def score_new(
     studies = {keys.uid(version.study_uid): version.row_key for version in waiting}
     try:
         rows = _task("score", _score_studies)(sorted(studies), champion.number)
-        failed = {}
+        failed: dict[str, str] = {}
     except Exception as error:  # as when they are prepared: one study keeps no other waiting
         if _is_ours(error):
             raise

@@ -273,8 +273,9 @@ def _readable(part: Plane, letters: Mask, plane: Plane) -> bool:
     """Do the letters differ from what is around them by enough to be seen? Air breaks into spots that do not."""
     if letters.all():
         return False
+    values = part.astype(np.float32)
     span = float(plane.max()) - float(plane.min())
-    return abs(float(np.median(part[letters])) - float(np.median(part[~letters]))) > LEAST_CONTRAST * span
+    return abs(float(np.median(values[letters]) - np.median(values[~letters]))) > LEAST_CONTRAST * span
 
 
 def _dark_on_white(part: Plane, letters: Mask) -> NDArray[np.uint8]:
