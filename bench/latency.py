@@ -29,8 +29,12 @@ def run() -> dict[str, object]:
         hospital = served.workspace(Path(place), changes)
         write_cohort(Path(place) / "cohort", patients=max(6, STUDIES // 3 + 2), seed=3)
         studies = by_study(Path(place) / "cohort" / "dicom")[: KNOWN + STUDIES + AT_ONCE]
-        for paths in studies[:KNOWN]:
-            hospital.osteoflow("ingest", str(paths[0].parents[1]), "--origin", "phantom")
+        for number, paths in enumerate(studies[:KNOWN]):
+            folder = hospital.home / "known" / str(number)
+            folder.mkdir(parents=True)
+            for n, path in enumerate(paths):
+                os.link(path, folder / f"{n}.dcm")
+        hospital.osteoflow("ingest", str(hospital.home / "known"), "--origin", "phantom")
         served.champion(hospital)
         since, started = time.time(), time.monotonic()
         with served.served(hospital) as serve:

@@ -101,14 +101,18 @@ def store(port: int, paths: Sequence[Path]) -> int:
     data = [dcmread(path) for path in paths]
     for kind, syntax in sorted({(str(one.SOPClassUID), str(one.file_meta.TransferSyntaxUID)) for one in data}):
         ae.add_requested_context(kind, syntax)
-    sender = ae.associate("127.0.0.1", port, ae_title="OSTEOFLOW")
-    while not sender.is_established:  # as a scanner does when it is told that there are too many
-        time.sleep(1.0)
+    waiting = list(data)
+    while waiting:  # as a scanner does: what was not acknowledged is sent again
         sender = ae.associate("127.0.0.1", port, ae_title="OSTEOFLOW")
-    try:
-        return sum(sender.send_c_store(one).Status == 0 for one in data)
-    finally:
-        sender.release()
+        if not sender.is_established:
+            time.sleep(1.0)
+            continue
+        for one in list(waiting):
+            if getattr(sender.send_c_store(one), "Status", None) != 0:
+                break
+            waiting.remove(one)
+        sender.release() if not waiting else sender.abort()
+    return len(data)
 
 
 def wait(what: Callable[[], object], name: str) -> None:

@@ -7,6 +7,7 @@ at the ledger four times a second. With Prefect down it works on without it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import logging
@@ -38,7 +39,7 @@ def run() -> None:
     server, pool = _Server(), Kept((*PRELOAD, "flows.arrive", "flows.scoring"))
     champion = Champion(pool)
     importlib.import_module("flows.scoring")
-    with giving(pool):
+    with contextlib.closing(pool), giving(pool):
         for step in (champion.look, lambda: work(server)):  # what the first study would otherwise wait for
             attempt(step)
         (settings.home / "worker.up").touch()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -71,7 +73,7 @@ class Kept:
             self.close()
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self.workers, mp_context=self.context, initializer=_begin, initargs=(self.begin,)
+                self.workers, mp_context=self.context, initializer=_begin_to_stay, initargs=(self.begin,)
             )
         try:
             yield from self._pool.map(function, work)
@@ -114,12 +116,15 @@ def _server(preload: tuple[str, ...]) -> BaseContext:
     return context
 
 
-def _begin(first: Callable[[], object] | None = None) -> None:
-    import sys
-
+def _begin() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def _begin_to_stay(first: Callable[[], object] | None) -> None:
+    _begin()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     if first is not None:
         try:
             first()
