@@ -149,7 +149,7 @@ def choose(seen: Volume, sign: int, found: list[Head], alone: float, params: Loc
     ]
     if pairs:
         _, a, b = max(pairs, key=lambda pair: pair[0])
-        return alike_pair(seen, sign, a, b, params)
+        return alike_pair(seen, sign, a, b, alone, params)
     mirrored: list[Located] = []
     for head in [head for head in found if head.confidence >= max(params.pair_confidence, LEADS)][:3]:
         middle = midline(seen, head.centre)
@@ -187,23 +187,32 @@ def needed(seen: Volume, sign: int, head: Head, alone: float) -> float:
     return alone + UNUSUAL * unusual + UNSEEN_SHARE * max(SEEN - head.seen, 0.0) + DISAGREES * others
 
 
-def alike_pair(seen: Volume, sign: int, a: Head, b: Head, params: Localizer) -> Located:
+def alike_pair(seen: Volume, sign: int, a: Head, b: Head, alone: float, params: Localizer) -> Located:
     """The two heads of one person. Where their sizes differ much the less sure one is something near the head: it is
-    looked for again about its place with the other's radius."""
+    looked for again with the other's radius, about its place, or where the other one's mirror image is far from it."""
     if a.confidence < b.confidence:
         a, b = b, a
+    here: Side = "L" if a.centre[0] > b.centre[0] else "R"
+    there: Side = "R" if here == "L" else "L"
     middle = midline(seen, a.centre)
     image = None if middle is None else mirrored_place(seen, a, middle)
     if image is not None and np.linalg.norm(image - b.centre) > OFFSETS_MM[-1]:
         dark = metal(seen, a, image)
         if dark > ALL_METAL:
-            side: Side = "L" if a.centre[0] > b.centre[0] else "R"
-            return Located({side: a}, {"R" if side == "L" else "L": IMPLANT.format(dark)}, "midline")
-    if abs(a.radius - b.radius) > UNLIKE_MM:
+            return Located({here: a}, {there: IMPLANT.format(dark)}, "midline")
+    unlike = abs(a.radius - b.radius) > UNLIKE_MM
+    if image is not None and (unlike or b.confidence < SURE) and np.linalg.norm(image - b.centre) > params.level_mm:
+        again, why = facing_head(seen, sign, a, image, params)
+        if again is None and a.confidence < alone:
+            reason = f"no femoral head found: confidence {a.confidence:.2f}, below {alone:g}, and none opposite"
+            return Located({}, {"L": reason, "R": reason})
+        if again is None:
+            return Located({here: a}, {there: why}, "midline")
+        b = again
+    elif unlike:
         again, _ = facing_head(seen, sign, a, b.centre, params)
         b = again if again is not None else b
-    left, right = (a, b) if a.centre[0] > b.centre[0] else (b, a)
-    return Located({"L": left, "R": right}, {}, "pair")
+    return Located({here: a, there: b}, {}, "pair")
 
 
 def one_side(seen: Volume, head: Head, params: Localizer) -> Located:

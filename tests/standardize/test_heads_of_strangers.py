@@ -58,7 +58,8 @@ def test_how_much_of_the_ball_is_void_is_said_as_it_was_measured(
     monkeypatch.setattr(located, "midline", lambda seen, centre: 0.0)
     monkeypatch.setattr(located, "mirrored_place", lambda seen, head, middle: np.array([-90.0, 0.0, 0.0]))
     monkeypatch.setattr(located, "metal", lambda seen, head, image: 0.87)
-    assert located.alike_pair(image, 1, left, right, params.localizer).missing["R"].startswith("signal void in 87%")
+    found = located.alike_pair(image, 1, left, right, 0.82, params.localizer)
+    assert found.missing["R"].startswith("signal void in 87%")
 
 
 @pytest.mark.parametrize("name", list(NO_HIPS))
