@@ -76,6 +76,7 @@ def outage(place: Path) -> dict[str, Any]:
         clock("arrived")
         killer.until(lambda: all(one.back for one in killer.killed), "everything killed to be back")
         clock("back")
+        print(f"      {killer.by_role()}", flush=True)
         if whole:
             found["crashed after"] = crashed_runs(hospital, serve, killer, second)
             clock("crashed runs")
@@ -158,6 +159,13 @@ def at_rest(hospital: Hospital, studies: int) -> bool:
     return hospital.ledger(f"select count(*), {rested} from studies where current") == [(studies, studies)]
 
 
+def busy(hospital: Hospital) -> bool:
+    """Whether a dataset run goes on: the ledger still says so of one that was killed."""
+    from flows.supervise import held
+
+    return held(hospital.home / "retrain.lock")
+
+
 def forced(hospital: Hospital, killer: Killer) -> str:
     """The deployment `retrain`, asked for until a run that began since has finished; what it did."""
     from outages import PATIENCE_S
@@ -167,7 +175,7 @@ def forced(hospital: Hospital, killer: Killer) -> str:
 
     def finished() -> bool:
         nonlocal asked
-        if not hospital.ledger("select 1 from runs where status = 'running'") and time.time() - asked > 60:
+        if not busy(hospital) and time.time() - asked > 60:
             ask_for(hospital, "retrain")
             asked = time.time()
         return bool(hospital.ledger(words.format(since)))
@@ -182,7 +190,7 @@ def without_database(hospital: Hospital, killer: Killer, paths: list[Path]) -> d
     from outages import drop
 
     known = hospital.ledger("select count(*) from studies where current")[0][0]
-    killer.until(lambda: not hospital.ledger("select 1 from runs where status = 'running'"), "the dataset loop to rest")
+    killer.until(lambda: not busy(hospital), "the dataset loop to rest")
     at = time.time()
     remove_prefect(hospital)
     drop(hospital.inbox, paths)
@@ -212,36 +220,28 @@ def has_database(hospital: Hospital) -> bool:
 def crashed_runs(hospital: Hospital, serve: Serve, killer: Killer, paths: list[Path]) -> dict[str, float]:
     """Seconds until Prefect says that a run has crashed whose process was killed: alone, together with the runner that
     would have told it, or with the resident worker, which has no runner."""
-    from outages import ENGINE, PATIENCE_S, ROLES, below, drop, processes, wait
+    from outages import PATIENCE_S, ROLES, drop, wait
 
     seconds = {}
-    for name, flow in (("run", "watch"), ("run and runner", "watch"), ("worker", "arrive")):
+    for name in ("run", "run and runner", "worker"):
         killer.until(lambda: all(serve.answers(role, 0.0) for role in ROLES), "everything to be up")
-        killer.until(lambda: not hospital.ledger("select 1 from runs where status = 'running'"), "the loop to rest")
-        if flow == "watch":
-            ask_for(hospital, "retrain")
-        else:
+        killer.until(lambda: not busy(hospital), "the dataset loop to rest")
+        children = {child: int(one["pid"]) for child, one in serve.state()["children"].items()}
+        if name == "worker":
             drop(hospital.inbox, paths)
-        run: dict[str, Any] = {}
-
-        def begun(flow: str = flow, run: dict[str, Any] = run) -> bool:
-            run |= next(iter(running(hospital, flow)), {})
-            return bool(run)
-
-        wait(begun, PATIENCE_S, f"a run of {flow}")
-        time.sleep(5.0 if flow == "watch" else 0.5)
-        pid = int(serve.state()["children"]["deployments" if flow == "watch" else "worker"]["pid"])
-        if name == "run":
-            table = processes()
-            os.kill(next(one for one in below(pid, table) if ENGINE in table[one][1]), signal.SIGKILL)
+            wait(lambda: running(hospital, "arrive"), PATIENCE_S, "a run of arrive")
+            run = running(hospital, "arrive")[0]["id"]
+            os.killpg(children["worker"], signal.SIGKILL)
         else:
-            os.killpg(pid, signal.SIGKILL)
-
-        def told(run: dict[str, Any] = run) -> bool:
-            now = hospital.prefect(f"flow_runs/{run['id']}")
-            return bool(now) and now["state_name"] == "Crashed"
-
-        seconds[name] = round(killer.until(told, f"{name} to be Crashed"), 1)
+            run = ask_for(hospital, "retrain")
+            wait(lambda run=run: state(hospital, run) == "Running", PATIENCE_S, "the run to begin")  # type: ignore[misc]
+            time.sleep(3.0)
+            if name == "run":
+                os.kill(process_of(run, children["deployments"]), signal.SIGKILL)
+            else:
+                os.killpg(children["deployments"], signal.SIGKILL)
+        crashed = killer.until(lambda run=run: state(hospital, run) == "Crashed", f"{name} to be Crashed")  # type: ignore[misc]
+        seconds[name] = round(crashed, 1)
         print(f"      {name}: Crashed after {seconds[name]} s", flush=True)
     return seconds
 
@@ -251,9 +251,23 @@ def running(hospital: Hospital, flow: str) -> list[dict[str, Any]]:
     return hospital.prefect("flow_runs/filter", body) or []
 
 
-def ask_for(hospital: Hospital, deployment: str) -> None:
+def state(hospital: Hospital, run: str) -> str:
+    return str((hospital.prefect(f"flow_runs/{run}") or {}).get("state_name"))
+
+
+def process_of(run: str, runner: int) -> int:
+    """The process of a flow run, below the runner: it is told its run by the environment."""
+    from outages import below, processes
+
+    wanted = f"PREFECT__FLOW_RUN_ID={run}".encode()
+    return next(pid for pid in below(runner, processes()) if wanted in Path(f"/proc/{pid}/environ").read_bytes())
+
+
+def ask_for(hospital: Hospital, deployment: str) -> str:
+    """A run of a deployment, by hand; its id."""
     known = hospital.prefect("deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
-    hospital.prefect(f"deployments/{known[0]['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+    made = hospital.prefect(f"deployments/{known[0]['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+    return str(made["id"])
 
 
 class Said:
