@@ -201,7 +201,12 @@ def alike_pair(seen: Volume, sign: int, a: Head, b: Head, alone: float, params: 
         if dark > ALL_METAL:
             return Located({here: a}, {there: IMPLANT.format(dark)}, "midline")
     unlike = abs(a.radius - b.radius) > UNLIKE_MM
-    if image is not None and (unlike or b.confidence < SURE) and np.linalg.norm(image - b.centre) > params.level_mm:
+    elsewhere = (
+        image is not None
+        and params.separation_mm[0] <= abs(image[0] - a.centre[0]) <= params.separation_mm[1]
+        and np.linalg.norm(image - b.centre) > params.level_mm
+    )
+    if image is not None and elsewhere and (unlike or b.confidence < SURE):
         again, why = facing_head(seen, sign, a, image, params)
         if again is None and a.confidence < alone:
             reason = f"no femoral head found: confidence {a.confidence:.2f}, below {alone:g}, and none opposite"
@@ -250,6 +255,8 @@ def facing_head(
         if away > params.level_mm or abs(radius - head.radius) > 4.0 or (best and best.confidence >= confidence):
             continue
         if what.seen < LEAST_SEEN or not params.radius_mm[0] <= radius <= params.radius_mm[1]:
+            continue
+        if not params.separation_mm[0] <= abs(centre[0] - head.centre[0]) <= params.separation_mm[1]:
             continue
         best = Head(centre, radius, confidence, lateral, what.seen)
     if best is None:
