@@ -10,10 +10,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 
 from tasks.annotate import cells, masks_in
 from tasks.store.files import write_text
+from tasks.store.parsed import UNREADABLE
 
 IDS = ("patient_id", "same_as")
 
@@ -93,6 +93,6 @@ def _is_of(path: Path, ids: set[str], studies: set[str]) -> bool:
     try:
         force = masks_in.sop_class(path) is not None  # without a preamble it was imported as well
         found = pydicom.dcmread(path, force=force, specific_tags=tags, stop_before_pixels=True)
-    except (InvalidDicomError, OSError, ValueError, KeyError, EOFError):
+    except (*UNREADABLE, OSError):
         return False
     return str(found.get("PatientID", "")).strip() in ids or str(found.get("StudyInstanceUID", "")) in studies

@@ -10,12 +10,12 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from tasks.annotate import dicom_seg, label_studio, nifti, nrrd, rtstruct, tid1500
 from tasks.annotate.clinical import Refusal
 from tasks.annotate.drawn import MAX_BYTES, Drawn
 from tasks.domain.errors import BadInput
+from tasks.store.parsed import UNREADABLE
 
 MAX_JSON = 512 * 2**20
 
@@ -45,7 +45,7 @@ def sop_class(path: Path) -> str | None:
         return None
     try:
         dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["SOPClassUID"])
-    except (InvalidDicomError, OSError, ValueError, KeyError, EOFError):
+    except (*UNREADABLE, OSError):
         return None
     return str(dataset.get("SOPClassUID") or "") or None
 
@@ -67,7 +67,7 @@ def read_dicom(path: Path, where: str) -> Found | None:
         found.notes = [f"{where}: {note}" for note in notes]
     except BadInput as error:
         found.refused.append(Refusal(where, None, "", str(error)))
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OSError, RuntimeError, EOFError) as error:
+    except (*UNREADABLE, OSError, RuntimeError) as error:
         # pydicom and its decoders raise these for files that break the standard; their texts may quote the file.
         reason = f"malformed: cannot be read as DICOM SEG, RTSTRUCT or SR ({type(error).__name__})"
         found.refused.append(Refusal(where, None, "", reason))

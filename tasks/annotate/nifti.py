@@ -36,7 +36,16 @@ def read(path: Path, value: int | None) -> tuple[NDArray[np.bool_], NDArray[np.f
         units = {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
         _one_position(image, shape, units)
         values = np.asarray(image.dataobj).reshape(shape)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, LookupError, zlib.error) as error:
+    except (
+        ImageFileError,
+        HeaderDataError,
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        zlib.error,
+    ) as error:
         raise BadInput("damaged", f"cannot be read as NIfTI ({type(error).__name__})") from None
     affine = LPS_TO_RAS @ np.asarray(image.affine, dtype=np.float64)
     affine[:3] *= units

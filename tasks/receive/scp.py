@@ -173,7 +173,11 @@ class Receiver:
             event.assoc.acceptor.ae_title = called
 
     def _store(self, request: Request) -> int:
-        status = self._keep(request)
+        try:
+            status = self._keep(request)
+        except Exception as error:  # noqa: BLE001 - pynetdicom would abort the association and say nothing
+            log.error("a file could not be kept: %s", type(error).__name__)
+            status = CANNOT_PROCESS
         if status == SUCCESS:
             self.stored += 1
         else:

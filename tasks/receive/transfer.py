@@ -8,6 +8,7 @@ given back to pynetdicom as if it had not been touched; a request that breaks th
 
 from __future__ import annotations
 
+import logging
 import select
 import ssl
 import struct
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pynetdicom.events import Event
+
+log = logging.getLogger("osteoflow.receive")
 
 P_DATA = 0x04
 COMMAND, LAST = 0x01, 0x02
@@ -68,6 +71,7 @@ class _Transfer:
         self.assoc, self.dul, self.keep = assoc, assoc.dul, keep
         self.wrapped = assoc.dul.socket
         self.back = bytearray()
+        self.gone = False
         self.pynetdicom_reads = assoc.dul._read_pdu_data
         self.syntaxes: dict[int, str] = {}
         self.wrapped.recv = self._recv
@@ -90,6 +94,9 @@ class _Transfer:
         ours = self.dul.state_machine.current_state == "Sta6" and self.assoc.is_established
         if not ours or self.assoc.dimse.message is not None:  # it negotiates, or has read part of a message
             self.pynetdicom_reads()
+            if self.gone and self.dul.state_machine.current_state == "Sta2":
+                # A probe of the port. Who waits for its request would hold one of the associations for 30 s more.
+                self.dul.to_user_queue.put(None)
             return
         self.assoc._reactor_checkpoint.clear()  # the association's own thread would poll a thousand times a second
         try:
@@ -99,8 +106,10 @@ class _Transfer:
                     return
             self.pynetdicom_reads()
         except (_Broken, struct.error):
+            log.warning("an association is aborted: its sender breaks the protocol")
             self.dul.event_queue.put(INVALID_PDU)
-        except OSError:
+        except OSError as error:
+            log.warning("a sender is gone in the middle of a request (%s)", type(error).__name__)
             self.dul.event_queue.put("Evt17")  # transport connection closed
         finally:
             self.dul._idle_timer.restart()
@@ -179,6 +188,7 @@ class _Transfer:
                     break
                 at += got
         if at < wanted:
+            self.gone = True
             del data[at:]
         return data
 

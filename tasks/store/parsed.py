@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element, empty_value_for_VR
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
@@ -28,8 +30,11 @@ SHORT = 128
 """Bytes of a value that is looked up among those converted before."""
 REMEMBERED = 4096
 
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, NotImplementedError)
-"""What pydicom raises for values that are not what their VR says."""
+UNREADABLE = (
+    *(InvalidDicomError, BytesLengthException, ValueError, TypeError, LookupError, AttributeError),
+    *(NotImplementedError, EOFError, OverflowError, zlib.error, struct.error),
+)
+"""What pydicom was seen to raise on files that are not what they say, those of the machine (OSError) apart."""
 
 VALUES = frozenset(b"AS CS DA DS DT FL FD IS LO LT SH SL SS ST TM UC UI UL UR US UT".split())
 _converted: dict[tuple[int, bytes, bytes, bytes], DataElement] = {}
@@ -43,7 +48,7 @@ def parsed(data: bytes, tags: frozenset[int]) -> Dataset:
             found = _quick(data, header, tags)
             if found is not None:
                 return found
-    except (BadInput, struct.error, *UNREADABLE):
+    except (BadInput, *UNREADABLE):
         pass  # pydicom may make something of it, or says what is wrong
     return pydicom.dcmread(io.BytesIO(data), specific_tags=sorted(tags))
 

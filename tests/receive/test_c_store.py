@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -111,6 +112,14 @@ def test_one_more_than_allowed_is_refused_cleanly(ledger: Ledger, params: Params
         held[0].release()
         eventually(lambda: association(receiver.port).is_established)
         held[1].abort()
+
+
+def test_probes_that_say_nothing_hold_no_place(ledger: Ledger, params: Params, settings: Settings) -> None:
+    """Load balancers open the port and close it again; 30 s of waiting for each would keep senders out."""
+    with serving(ledger, params.model_copy(update={"max_associations": 2}), settings) as receiver:
+        for _ in range(6):
+            socket.create_connection(("127.0.0.1", receiver.port)).close()
+        eventually(lambda: association(receiver.port).is_established)
 
 
 def test_a_full_disk_is_said_and_recovers_by_itself(ledger: Ledger, params: Params, settings: Settings) -> None:
