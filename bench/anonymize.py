@@ -40,6 +40,7 @@ def run() -> dict[str, object]:
         params = load("anonymize", Params)
         files = corpus.write(place / "source", many)
         ways = _ways(place, files, keys, params)
+        burned_in = _burned_in(files, keys)  # first: it also imports what a pool's processes have from the start
         ratios, per_file = _rounds(ways, place, many)
         result: dict[str, object] = {
             "files": many,
@@ -53,7 +54,7 @@ def run() -> dict[str, object]:
         result["every_file_of_another_patient"] = _alone(place, keys, params, many // 4)
         result["two_processes"] = _two(place, keys, params)
         result["peak_memory_mb"] = _memory(place, files, keys, params)
-        result["burned_in_text"] = _burned_in(files, keys)
+        result["burned_in_text"] = burned_in
         copied = per_file["copy"]
         beside = peers.measured(place / "source", min(many, 200))
         result["peers_ms_per_file"] = beside
@@ -169,6 +170,7 @@ def _burned_in(files: list[Path], keys: Keys) -> dict[str, object]:
 
     params = load("anonymize", Params)
     some = [path.read_bytes() for path in files[: 10 * corpus.SLICES : corpus.SLICES]]
+    look(some[0], dicom.checked_header(some[0]), params, Looks(params.text_every))
     before = _with_children()
     for data in some:
         look(data, dicom.checked_header(data), params, Looks(params.text_every))
