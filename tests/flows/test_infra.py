@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fastapi import Body, FastAPI
+from starlette.testclient import TestClient
 
 from flows import supervise
 from tasks.domain.settings import Settings
@@ -54,3 +56,16 @@ def test_every_deployment_names_a_flow() -> None:
         assert one["work_pool"] == {"name": "osteoflow"}, "`prefect deploy --all` asks for it here and nowhere else"
         flow = getattr(importlib.import_module(f"flows.{Path(path).stem}"), name)
         assert set(one.get("parameters", {})) <= set(flow.parameters.properties)
+
+
+def test_a_null_means_the_default_as_prefects_client_takes_for_granted() -> None:
+    """`prefect deploy` asks for the workers of the pool with a null offset. fastapi 0.151 and later answer 422."""
+    app = FastAPI()
+
+    @app.post("/workers/filter")
+    def read(workers: list[str] | None = None, offset: int = Body(0, ge=0)) -> int:
+        return offset
+
+    with TestClient(app) as client:
+        answer = client.post("/workers/filter", json={"workers": None, "offset": None})
+    assert (answer.status_code, answer.json()) == (200, 0)
