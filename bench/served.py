@@ -98,8 +98,8 @@ def store(port: int, paths: Sequence[Path]) -> int:
 
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     ae = AE(ae_title="SCANNER")
-    # pynetdicom's requestor can lose an answer to its own reactor, on a busy machine one association in ten: the file is
-    # stored, and it waits for nothing.
+    # pynetdicom's requestor can lose an answer to its own reactor, on a busy machine in one association of ten: the
+    # file is stored, and it waits for nothing.
     ae.dimse_timeout = 5
     data = [dcmread(path) for path in paths]
     for kind, syntax in sorted({(str(one.SOPClassUID), str(one.file_meta.TransferSyntaxUID)) for one in data}):
