@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Integer, and_, cast, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
 
 from tasks.domain.errors import WrongUse
 from tasks.ledger.engine import reading, writing
@@ -314,7 +314,9 @@ def unscored(
         condition = and_(condition, studies.c.origin == origin)
     if patience is not None:
         name = _failures(model, studies.c.row_key)
-        failed = select(notes.c.name).where(notes.c.name == name, cast(notes.c.value, Integer) >= patience)
+        # As text: PostgreSQL may look at a note's value before its name, and not every note is a number.
+        fewer = [str(times) for times in range(patience)]
+        failed = select(notes.c.name).where(notes.c.name == name, notes.c.value.not_in(fewer))
         condition = and_(condition, ~failed.exists())
     if limit is not None:
         newest = select(studies.c.row_key).where(condition).order_by(studies.c.arrived_at.desc(), studies.c.row_key)

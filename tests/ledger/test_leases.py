@@ -60,3 +60,18 @@ def test_two_processes_lease_disjoint_studies(ledger: Ledger) -> None:
     for worker in workers:
         worker.join()
     assert sorted(got) == sorted(keys)
+
+
+def test_a_study_on_which_a_model_failed_too_often_is_left_to_a_person(ledger: Ledger) -> None:
+    keys = [arrive(ledger, f"1.{n}")[0] for n in range(3)]
+    ledger.claim_batch("one")
+    for batch in ledger.batches(unfinished=True):
+        ledger.finish_batch(batch)
+    ledger.remember("what was learnt from", '["0001-a"]')  # beside a note that is no number
+    assert [ledger.not_scored(keys[0], "1") for _ in range(3)] == [1, 2, 3]
+    assert ledger.not_scored(keys[1], "1") == 1
+    left = {version.row_key for version in ledger.unscored("1", patience=3)}
+    assert left == set(keys[1:])
+    assert {version.row_key for version in ledger.unscored("1")} == set(keys)
+    assert {version.row_key for version in ledger.unscored("2", patience=3)} == set(keys), "another model may try"
+    assert len(ledger.unscored("1", limit=1, patience=3)) == 1
