@@ -34,7 +34,7 @@ CASES = [(kind, maker) for kind in KINDS for maker in (MAKERS if kind != "no hip
 
 
 @dataclass(frozen=True)
-class True_:
+class Hip:
     """One hip as it is. state: sound | dead | collapsed | metal."""
 
     centre: NDArray[np.float64]
@@ -49,7 +49,7 @@ class Case:
     seed: int
     image: Volume
     polarity: int
-    joints: dict[str, True_]
+    joints: dict[str, Hip]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Body:
     """paint: whatever `scan` of its maker needs."""
 
     maker: str
-    joints: dict[str, True_]
+    joints: dict[str, Hip]
     half_width: float
     made: Any
 
@@ -91,7 +91,7 @@ def judged(case: Case, found: Located) -> list[tuple[str, str, float]]:
     return rows
 
 
-def _shown(image: Volume, true: True_) -> float:
+def _shown(image: Volume, true: Hip) -> float:
     return coverage(image, Head(true.centre, true.radius, 1.0, 1.0, 1.0))
 
 
@@ -140,7 +140,7 @@ def _torso(kind: str, size: float, states: dict[str, str], rng: np.random.Genera
                 field.lay(tissues.lump(p, who.middle + where, 21 * size), "air" if where[0] > 0 else "grey")
 
     full, gut = extra.uniform(45, 66, 3), size * extra.uniform([-55, -50, 45], [55, 20, 120], (3, 3))
-    joints = {side: True_(j.centre, j.radius, j.state) for side, j in who.joints.items()}
+    joints = {side: Hip(j.centre, j.radius, j.state) for side, j in who.joints.items()}
     return Body("torsos", joints, who.width / 2, paint)
 
 
@@ -153,7 +153,7 @@ def _pelvis(kind: str, size: float, states: dict[str, str], rng: np.random.Gener
         if states.get(side) == "collapsed":
             hip.lesion_deg, hip.lesion_tilt = float(rng.uniform(60, 85)), (float(rng.normal(5, 10)), 15.0)
         state = "metal" if hip.implant else "dead" if hip.lesion_deg else "sound"
-        joints[side] = True_(hip.centre, hip.radius, state)
+        joints[side] = Hip(hip.centre, hip.radius, state)
     extra = []
     if kind == "arms":
         for out in (1.0, -1.0)[: 1 + int(rng.integers(2))]:
@@ -195,7 +195,7 @@ def _phantom(kind: str, size: float, states: dict[str, str], rng: np.random.Gene
     key = int(rng.integers(1 << 31))
     plan = StudyPlan((key,), (key, 1), 0, sex, height, weight, tuple(hips))
     scale, fat_mm, half_width, real, _ = pose(plan, np.random.default_rng([key, 10]))
-    joints = {one["side"]: True_(real[one["side"]].centre, real[one["side"]].radius, one["state"]) for one in hips}
+    joints = {one["side"]: Hip(real[one["side"]].centre, real[one["side"]].radius, one["state"]) for one in hips}
     return Body("phantom", joints, half_width + scale * (60 + fat_mm), (kind, plan, key))
 
 
