@@ -6,6 +6,7 @@ Each result is printed and written to bench/results/NAME.json with the machine i
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def main(names: list[str]) -> None:
     unknown = sorted(set(names) - set(known))
     if unknown:
         sys.exit(f"no such bench: {', '.join(unknown)}; there are: {', '.join(known)}")
+    # A shell's background job ignores Ctrl-C, and so would every server that a bench starts and ends.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in names or known:
         print(f"── {name}", flush=True)
         result = importlib.import_module(f"bench.{name}").run()

@@ -264,10 +264,20 @@ def process_of(run: str, runner: int) -> int:
 
 
 def ask_for(hospital: Hospital, deployment: str) -> str:
-    """A run of a deployment, by hand; its id."""
-    known = hospital.prefect("deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
-    made = hospital.prefect(f"deployments/{known[0]['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
-    return str(made["id"])
+    """A run of a deployment, by hand; its id. A server that has just been started takes its time to answer."""
+    from outages import PATIENCE_S, wait
+
+    made: list[str] = []
+    body = {"state": {"type": "SCHEDULED"}}
+
+    def asked() -> bool:
+        known = hospital.prefect("deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
+        run = known and hospital.prefect(f"deployments/{known[0]['id']}/create_flow_run", body)
+        made.extend([str(run["id"])] if run else [])
+        return bool(made)
+
+    wait(asked, PATIENCE_S, f"Prefect to take a run of {deployment}")
+    return made[0]
 
 
 class Said:

@@ -12,10 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydicom import dcmread
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORT = str(ROOT / "tests" / "support")
@@ -69,53 +71,14 @@ def served(hospital: Any) -> Iterator[Any]:
 
 def send(hospital: Any, studies: Sequence[Sequence[Path]], senders: int = 1) -> int:
     """C-STORE by pynetdicom, a study an association, `senders` of them at a time; returns how many were accepted."""
-    todo, accepted, lock = list(studies), 0, threading.Lock()
+    from scanner import send as store
 
-    def work() -> None:
-        nonlocal accepted
-        while True:
-            with lock:
-                if not todo:
-                    return
-                paths = todo.pop(0)
-            count = store(hospital.dicom_port, paths)
-            with lock:
-                accepted += count
+    def work(paths: Sequence[Path]) -> int:
+        store(hospital.dicom_port, [dcmread(path) for path in paths])
+        return len(paths)
 
-    threads = [threading.Thread(target=work) for _ in range(senders)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return accepted
-
-
-def store(port: int, paths: Sequence[Path]) -> int:
-    import logging
-
-    from pydicom import dcmread
-    from pynetdicom import AE
-
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    ae = AE(ae_title="SCANNER")
-    # pynetdicom's requestor can lose an answer to its own reactor, on a busy machine in one association of ten: the
-    # file is stored, and it waits for nothing.
-    ae.dimse_timeout = 5
-    data = [dcmread(path) for path in paths]
-    for kind, syntax in sorted({(str(one.SOPClassUID), str(one.file_meta.TransferSyntaxUID)) for one in data}):
-        ae.add_requested_context(kind, syntax)
-    waiting = list(data)
-    while waiting:  # as a scanner does: what was not acknowledged is sent again
-        sender = ae.associate("127.0.0.1", port, ae_title="OSTEOFLOW")
-        if not sender.is_established:
-            time.sleep(1.0)
-            continue
-        for one in list(waiting):
-            if getattr(sender.send_c_store(one), "Status", None) != 0:
-                break
-            waiting.remove(one)
-        sender.release() if not waiting else sender.abort()
-    return len(data)
+    with ThreadPoolExecutor(senders) as pool:
+        return sum(pool.map(work, studies))
 
 
 def wait(what: Callable[[], object], name: str) -> None:

@@ -1,6 +1,6 @@
-"""The deployments of infra/prefect.yaml, served by this process; and the automation that ends runs without a heartbeat.
+"""The deployments of infra/prefect.yaml, served by this process; and what infra/automations.yaml does with dead runs.
 
-The same file is read by `prefect deploy`: schedules and triggers stand there once.
+The same files are read by `prefect deploy` and `prefect automation create`: each thing stands there once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ log = logging.getLogger("osteoflow.deployments")
 
 BESIDE_THE_WORKER = "resident"
 """Tag of deployments whose events the resident worker of `osteoflow serve` answers faster than a new process could."""
-HEARTBEAT_S, SILENT_S = 30, 90
 AT_ONCE = 2
 """Processes of flow runs: a dataset run, and one beside it. After an outage all that were missed are due at once."""
 ASK_S = 15.0
@@ -32,12 +31,16 @@ ASK_S = 15.0
 
 
 def declared() -> list[dict[str, Any]]:
-    """The list `deployments` of infra/prefect.yaml, of this workspace or of the checkout that is installed."""
+    """The deployments of infra/prefect.yaml, of this workspace or of the checkout that is installed."""
+    return _listed("prefect.yaml", "deployments")
+
+
+def _listed(name: str, what: str) -> list[dict[str, Any]]:
     for root in (Path.cwd(), Path(__file__).resolve().parents[1]):
-        path = root / "infra" / "prefect.yaml"
+        path = root / "infra" / name
         if path.exists():
-            return list(yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"])
-    raise WrongUse("infra/prefect.yaml is not here: it says when flows run")
+            return list(yaml.safe_load(path.read_text(encoding="utf-8"))[what])
+    raise WrongUse(f"infra/{name} is not here: it says what Prefect does by itself")
 
 
 def made(resident: bool = True) -> list[Any]:
@@ -73,7 +76,7 @@ def run() -> None:
     import prefect
 
     deployments = made()
-    keep_heartbeat()
+    keep_automations()
     name = f"{deployments[0].flow_name}/{deployments[0].name}"
     threading.Thread(target=leave_when_forgotten, args=(name,), daemon=True).start()
     (Settings().ensure().home / "deployments.up").touch()
@@ -104,42 +107,21 @@ def leave_when_forgotten(deployment: str) -> None:
             log.debug("Prefect did not say whether it knows the deployments: %s", type(error).__name__)
 
 
-def keep_heartbeat() -> None:
-    """A flow run whose process died with its runner stays Running for ever: after SILENT_S without a heartbeat it is
-    Crashed. Its leases are given back by their owner's death, and the next run resumes what it left."""
+def keep_automations() -> None:
+    """Those of infra/automations.yaml. Leases of a run that is found dead are given back, its owner being dead, and the
+    next run resumes what it left."""
     from prefect.automations import Automation
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
 
-    ended = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
-    wanted = Automation(
-        name="a run without a heartbeat has crashed",
-        description=f"No sign of life for {SILENT_S} s",
-        trigger=EventTrigger(
-            posture=Posture.Proactive,
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat"} | ended,
-            match={"prefect.resource.id": ["prefect.flow-run.*"]},
-            for_each={"prefect.resource.id"},
-            threshold=1,
-            within=timedelta(seconds=SILENT_S),
-        ),
-        actions=[
-            ChangeFlowRunState(
-                name=None, state=StateType.CRASHED, message="no heartbeat: its process is gone", force=False
-            ),
-        ],
-    )
-    try:
-        known: Any = Automation.read(name=wanted.name)
-    except ValueError:
-        known = None
-    if known is not None and _says(known) == _says(wanted):
-        return  # a new one would not know of the runs that told of themselves before it
-    if known is not None:
-        known.delete()
-    wanted.create()
+    for wanted in map(Automation.model_validate, _listed("automations.yaml", "automations")):
+        try:
+            known: Any = Automation.read(name=wanted.name)
+        except ValueError:
+            known = None
+        if known is not None and _says(known) == _says(wanted):
+            continue  # a new one would not know of the runs that told of themselves before it
+        if known is not None:
+            known.delete()
+        wanted.create()
 
 
 def _says(automation: Any) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from tasks.domain.settings import Settings
 
+HEARTBEAT_S = 30
+"""A flow run tells of itself so often; infra/automations.yaml calls it dead after a few times that long."""
+
 
 def prepare(root: Path | None = None) -> Settings:
     """Set the tools' environment for the workspace `root` (default: the current folder) and return the settings."""
@@ -31,7 +34,7 @@ def prepare(root: Path | None = None) -> Settings:
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         # In memory, the server's own default, a restart forgets who holds a slot, and nobody gets it any more.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.sqlite'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -55,3 +58,8 @@ def prepare(root: Path | None = None) -> Settings:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"pydicom\.")
     return settings
+
+
+def of_worker() -> None:
+    """Of a worker of `prefect worker start`: a step of infra/prefect.yaml, taken before the flow is imported."""
+    prepare()

@@ -27,6 +27,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
+from flows.environment import HEARTBEAT_S
 from tasks.domain.settings import Settings
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def items_of(node: StageNode, params: Mapping[str, Any]) -> list[str]:
 def _deployment(pool: str, queue: str) -> UUID:
     """That of `part` in this workspace, made or brought up to date; a pool that is not there too, of processes."""
     environment = {"OSTEOFLOW_HOME": str(Settings().home.resolve())}
+    environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(HEARTBEAT_S)  # or it would be taken for dead
     environment |= {name: os.environ[name] for name in ("OSTEOFLOW_WORKERS",) if name in os.environ}
     with get_client(sync_client=True) as client:
         try:

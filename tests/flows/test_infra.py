@@ -53,9 +53,12 @@ def test_every_deployment_names_a_flow() -> None:
     for one in file["deployments"]:
         path, _, name = one["entrypoint"].partition(":")
         assert (INFRA.parent / path).exists()
-        assert one["work_pool"] == {"name": "osteoflow"}, "`prefect deploy --all` asks for it here and nowhere else"
+        assert one["work_pool"]["name"] == "osteoflow", "`prefect deploy --all` asks for it here and nowhere else"
         flow = getattr(importlib.import_module(f"flows.{Path(path).stem}"), name)
         assert set(one.get("parameters", {})) <= set(flow.parameters.properties)
+    for step in file["pull"]:
+        module, _, name = next(iter(step)).rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name))
 
 
 def test_a_null_means_the_default_as_prefects_client_takes_for_granted() -> None:

@@ -205,10 +205,23 @@ def test_every_deployment_of_the_file_is_made(monkeypatch: pytest.MonkeyPatch) -
     assert {one.name: one for one in deployments.made(resident=False)}["arrive"].triggers
 
 
+def test_only_runs_of_ours_are_called_dead_and_they_tell_of_themselves_in_time() -> None:
+    from prefect.automations import Automation
+
+    from flows.environment import HEARTBEAT_S
+
+    [one] = [Automation.model_validate(each) for each in deployments._listed("automations.yaml", "automations")]
+    flows = {made.flow_name for made in deployments.made()}
+    assert set(one.trigger.match_related["prefect.resource.name"]) == flows | {"retrain", "part"}
+    assert one.trigger.within.total_seconds() >= 3 * HEARTBEAT_S
+    for declared in deployments.declared():  # a worker's process has Prefect's own pace otherwise, which is too slow
+        assert declared["work_pool"]["job_variables"]["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}
+
+
 def test_runs_that_were_missed_do_not_all_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, object] = {}
     monkeypatch.setattr("prefect.serve", lambda *made, **how: asked.update(how, made=len(made)))
-    monkeypatch.setattr(deployments, "keep_heartbeat", lambda: None)
+    monkeypatch.setattr(deployments, "keep_automations", lambda: None)
     monkeypatch.setattr(deployments, "leave_when_forgotten", lambda deployment: asked.update(kept=deployment))
     deployments.run()
     assert asked["made"] == 4 and asked["limit"] == 2

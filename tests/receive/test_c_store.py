@@ -16,7 +16,7 @@ import pytest
 from dicom_files import dataset, dicom
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
-from pynetdicom import AE
+from scanner import associated
 
 from tasks.domain.errors import Unavailable
 from tasks.domain.settings import Settings
@@ -36,17 +36,7 @@ def settings() -> Settings:
 def association(
     port: int, title: str = "MR1", called: str = "OSTEOFLOW", syntaxes: list[str] | None = None, **tls: object
 ):  # type: ignore[no-untyped-def]
-    ae = AE(ae_title=title)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
-    ae.add_requested_context(MR, syntaxes or SYNTAXES[:1])
-    ae.add_requested_context("1.2.840.10008.1.1")
-    sender = ae.associate("127.0.0.1", port, ae_title=called, **tls)  # type: ignore[arg-type]
-    if sender.is_established:
-        # On a busy machine pynetdicom's sender takes an answer for a request and drops it: keep its reactor paused.
-        sender._reactor_checkpoint.clear()
-        eventually(lambda: sender._is_paused)
-        sender._reactor_checkpoint.set = lambda: None  # type: ignore[method-assign]
-    return sender
+    return associated(port, [(MR, syntaxes or SYNTAXES[:1]), ("1.2.840.10008.1.1", SYNTAXES[:1])], title, called, **tls)
 
 
 def send(port: int, datasets: list[Dataset], **how: object) -> list[int]:

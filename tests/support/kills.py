@@ -207,36 +207,19 @@ def scan(port: int, seed: int, studies: int, files: int, acks: str) -> None:
     import sys
 
     from dicom_files import dataset
-    from pynetdicom import AE
+    from scanner import send
 
     from tasks.store.mapping import end_with_parent
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-
     todo = [(study, number) for study in range(studies) for number in range(1, files + 1)]
     random.Random(seed).shuffle(todo)
     todo.sort(key=lambda one: one[0] // 4)  # a few studies at a time, their slices mixed
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - pynetdicom's words about connections that were cut
-    ae = AE(ae_title="SCANNER")
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 3
-    ae.add_requested_context("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1")
+    datasets = [dataset(f"1.9.{study + 1}", number=number, patient=f"P{study}") for study, number in todo]
     with open(acks, "a", encoding="ascii") as kept:
-        while todo:
-            sender = ae.associate("127.0.0.1", port, ae_title="OSTEOFLOW")
-            if not sender.is_established:
-                time.sleep(0.05)
-                continue
-            for study, number in list(todo):
-                try:
-                    status = sender.send_c_store(dataset(f"1.9.{study + 1}", number=number, patient=f"P{study}"))
-                except Exception:  # noqa: BLE001 - whatever pynetdicom says of a cut connection: a scanner tries again
-                    break
-                if "Status" not in status or status.Status != 0:
-                    break
-                todo.remove((study, number))
-                print(f"1.9.{study + 1}.1.{number}", file=kept, flush=True)
-                time.sleep(0.004)
-            sender.abort()
+        send(port, datasets, lambda one: print(one.SOPInstanceUID, file=kept, flush=True), seconds=3, again_s=0.05,
+             between_s=0.004)  # fmt: skip
 
 
 def _params_yaml() -> dict[str, Any]:

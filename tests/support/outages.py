@@ -304,39 +304,21 @@ class Scanner(threading.Thread):
             time.sleep(self.pause * self.dice.uniform(0.2, 1.0))
 
     def _store(self, paths: list[Path]) -> None:
-        import logging
-
         from pydicom import dcmread
-        from pynetdicom import AE
+        from scanner import send
 
-        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-        waiting = list(paths)
-        self.dice.shuffle(waiting)
-        ae = AE(ae_title="SCANNER")
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
-        headers = [dcmread(path, stop_before_pixels=True) for path in paths]
-        for kind, syntax in {(str(one.SOPClassUID), str(one.file_meta.TransferSyntaxUID)) for one in headers}:
-            ae.add_requested_context(kind, syntax)
-        while waiting:
-            sender = ae.associate("127.0.0.1", self.hospital.dicom_port, ae_title="OSTEOFLOW")
-            for path in list(waiting) if sender.is_established else []:
-                data = dcmread(path)
-                try:
-                    status = sender.send_c_store(data)
-                except Exception:  # noqa: BLE001 - whatever is said of a connection that was cut: it is sent again
-                    break
-                if "Status" not in status or status.Status != 0:
-                    break
-                waiting.remove(path)
-                self.acknowledged.add(str(data.SOPInstanceUID))
-            sender.abort()
-            self._pause_before_again(waiting)
+        datasets = [dcmread(path) for path in paths]
+        self.dice.shuffle(datasets)
+        self.again += send(
+            self.hospital.dicom_port, datasets, lambda one: self.acknowledged.add(str(one.SOPInstanceUID))
+        )
 
     def _dcmsend(self, paths: list[Path]) -> None:
         words = ["dcmsend", "-aet", "SCANNER", "-aec", "OSTEOFLOW", "-ta", "10", "-td", "10"]
         words += ["127.0.0.1", str(self.hospital.dicom_port), *map(str, paths)]
         while subprocess.run(words, capture_output=True, check=False).returncode != 0:
-            self._pause_before_again(paths)
+            self.again += 1
+            time.sleep(0.3)
         self._all_acknowledged(paths)
 
     def _drop(self, paths: list[Path]) -> None:
@@ -352,11 +334,6 @@ class Scanner(threading.Thread):
         from pydicom import dcmread
 
         self.acknowledged |= {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in paths}
-
-    def _pause_before_again(self, waiting: list[Path]) -> None:
-        if waiting:
-            self.again += 1
-            time.sleep(0.3)
 
 
 def drop(folder: Path, paths: list[Path]) -> None:
