@@ -21,6 +21,9 @@ ON_SERIES = {"nifti": False, "nrrd": False, "seg.nrrd": True}
 """Kinds that name a series and no frame of reference: their grid must be the series', or (True) a box of its voxels, as
 3D Slicer crops them."""
 
+PLANES = ("label_studio", "scoord")
+"""Kinds that are drawn on single slices; they have no place of their own."""
+
 
 def process(item: Item, params: Params, out: Path) -> Rows:
     """Rows of data/masks.parquet for one hip-visit, and its mask file below `out`.
@@ -72,10 +75,10 @@ def _gathered(masks: list[dict[str, Any]], series: dict[str, Any]) -> list[list[
     """The earliest import first; planes of one stack, reader and label together: only as a volume do they fit."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for mask in sorted(masks, key=lambda m: (m["number"], m["source"], m["file"])):
-        plane = mask["kind"] == "label_studio"
         key: tuple[Any, ...] = (mask["source"], mask["file"])
-        if plane:
-            key = (mask["reader"], mask["label"], mask["series"], _number(mask, _stacks(mask, series)))
+        if mask["kind"] in PLANES:
+            number = _number(mask, _stacks(mask, series))
+            key = (mask["reader"], mask["label"], mask["side"] or "", mask["series"], number)
         groups[mask["number"], *key].append(mask)
     return list(groups.values())
 
@@ -148,29 +151,38 @@ def _own(
 def _stacked(
     masks: list[dict[str, Any]], series: dict[str, Any] | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """(array, affine) on the grid of `series` of planes that were drawn on single slices (Label Studio)."""
+    """(array, affine) on the grid of `series` of planes that were drawn on single slices."""
     if series is None or series.get("affine") is None or series.get("shape") is None:
         raise BadInput("no_geometry", "the geometry of the series it was drawn on is not known")
     depth, height, width = (int(n) for n in series["shape"])
     array = np.zeros((depth + 2, height + 2, width + 2), dtype=bool)  # with the margin that `from_file` adds
     for mask in masks:
         plane, _, meta = drawn.from_file(hips.read(Path(mask["path"])))
-        if meta["full"]["shape"][1:] != [height, width]:
-            raise BadInput("other_grid", "it was drawn on an image of another size than its series has")
-        index = mask["index"]
-        if mask["sop"] and series.get("sops"):
-            if mask["sop"] not in series["sops"]:
-                raise BadInput("no_slice", "the image it was drawn on is not in its series")
-            if len(series["sops"]) == depth:  # else one object that holds them all
-                index = series["sops"].index(mask["sop"])
-        if index is None or not 0 <= index < depth:
-            raise BadInput("no_slice", "the slice it was drawn on is not known")
         low = meta["low"]
         rows, columns = (slice(n, n + size) for n, size in zip(low[1:], plane.shape[1:], strict=True))
-        array[int(index) + 1, rows, columns] |= plane.any(0)
+        beyond = rows.stop > height + 2 or columns.stop > width + 2
+        if beyond or (mask["kind"] == "label_studio" and meta["full"]["shape"][1:] != [height, width]):
+            raise BadInput("other_grid", "it was drawn on an image of another size than its series has")
+        array[_slice(mask, series, depth) + 1, rows, columns] |= plane.any(0)
     affine = np.array(series["affine"], dtype=np.float64).reshape(4, 4)
     affine[:3, 3] -= affine[:3, :3] @ np.ones(3)
     return array, affine
+
+
+def _slice(mask: dict[str, Any], series: dict[str, Any], depth: int) -> int:
+    """The slice of `series` that a plane was drawn on: by its image's UID, a frame's number, or its index."""
+    index, sops, frames = mask["index"], series.get("sops"), series.get("frames")
+    if mask["sop"] and sops:
+        if mask["sop"] not in sops:
+            raise BadInput("no_slice", "the image it was drawn on is not in its series")
+        if len(sops) == depth:  # else one object that holds them all
+            return int(sops.index(mask["sop"]))
+    if mask["kind"] == "scoord":
+        known = len(frames or []) == depth and index in (frames or [])
+        index = frames.index(index) if frames and known else None  # frames lie in any order
+    if index is None or not 0 <= index < depth:
+        raise BadInput("no_slice", "the slice it was drawn on is not known")
+    return int(index)
 
 
 def _add_lesion_free(taken: dict[tuple[str, str], dict[str, Any]], names: list[str], target: fit.Target) -> None:

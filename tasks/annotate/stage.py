@@ -153,8 +153,8 @@ def _visits(studies: pd.DataFrame, hips: pd.DataFrame, window: float) -> dict[st
 
 
 def _series() -> dict[str, dict[str, Any]]:
-    """{series UID: its study, and its stacks: affine (16), shape (3), frame of reference, slice_mm, sops}, as far as
-    `standardize` wrote them; where any of them were used, those alone."""
+    """{series UID: its study, and its stacks: affine (16), shape (3), frame of reference, slice_mm, sops, frames}, as
+    far as `standardize` wrote them; where any of them were used, those alone."""
     known: dict[str, dict[str, Any]] = {}
     rows = tables.read("series", SERIES).to_dict("records")
     for row in sorted(rows, key=lambda row: row["status"] != "used"):
@@ -163,13 +163,14 @@ def _series() -> dict[str, dict[str, Any]]:
         if affine is None or entry["used"] != (row["status"] == "used"):
             continue
         spacing = _numbers(row.get("spacing_mm"))
-        sops = row.get("sops")
+        sops, frames = row.get("sops"), row.get("frames")
         entry["stacks"].append({
             "affine": affine,
             "shape": shape,
             "frame": row.get("frame_of_reference") if isinstance(row.get("frame_of_reference"), str) else None,
             "slice_mm": spacing[0] if spacing else None,
             "sops": sops.split("+") if isinstance(sops, str) and sops else None,
+            "frames": [float(n) for n in frames.split("+")] if isinstance(frames, str) and frames else None,
         })  # fmt: skip
     return known
 

@@ -4,8 +4,8 @@ A measurement group names its hip by the laterality of its finding site, else by
 was measured is known by the meaning of its concept, else (for a plain 'Angle' or 'Depth') by the tracking identifier.
 The study is that of the images that the report cites, which need not be the report's own.
 
-Regions that a group draws in space (SCOORD3D polygons) are masks. Those drawn in the pixels of an image (SCOORD)
-do not say how large that image is, and those that it cites are files of their own: both are left out, with a note.
+Regions that a group draws are masks: polygons in space (SCOORD3D), and closed lines, circles and ellipses in the pixels
+of an image (SCOORD), which wait for that image. Segments that it cites are files of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydicom.dataset import Dataset
 
-from tasks.annotate import clinical, rtstruct
+from tasks.annotate import clinical, pixel_regions, rtstruct
 from tasks.annotate.drawn import Drawn, label_of, side_of
 from tasks.domain.errors import BadInput
 
@@ -61,14 +61,19 @@ def read(dataset: Dataset) -> tuple[list[tuple[int, Any]] | None, list[Drawn], l
     first: dict[tuple[str, str], int] = {}
     unknown = 0
     polygons: dict[tuple[str, str, str, str], list[Dataset]] = {}
+    planes: list[Drawn] = []
     notes: list[str] = []
+    owner = {"patient_id": str(dataset.get("PatientID") or "").strip(), "reader": _observer(dataset)}
     for number, group in enumerate(groups, 1):
         labels = _labels(group, number)
         drawn, told = _region(dataset, group, number)
+        flat, why = _in_pixels(dataset, group, owner)
+        planes += flat
+        told += [f"measurement group {number} draws {one}; its region was left out" for one in why]
         notes += told
         for key, contours in drawn.items():  # groups of one plane each make one mask
             polygons.setdefault(key, []).extend(contours)
-        unknown += not (labels or drawn or told)
+        unknown += not (labels or drawn or flat or told)
         for side, name, value in labels:
             if not side:
                 raise BadInput("no_side", f"measurement group {number} does not say which hip it measured")
@@ -79,46 +84,69 @@ def read(dataset: Dataset) -> tuple[list[tuple[int, Any]] | None, list[Drawn], l
                 raise BadInput("contradiction", f"measurement group {number} gives {name} again, with another value")
     if unknown:
         notes.append(f"{unknown} measurement groups hold no stage, angle or collapse and were left out")
-    if not by_hip and not polygons:
-        raise BadInput("no_known_measurement", "measures no stage, angle or collapse of a femoral head")
-    owner = {"patient_id": str(dataset.get("PatientID") or "").strip(), "reader": _observer(dataset)}
+    if not (by_hip or polygons or planes):
+        why = f"; {notes[0]}" if notes else ""
+        raise BadInput("no_known_measurement", f"measures no stage, angle or collapse of a femoral head{why}")
     rows = []
     for (side, study), given in sorted(by_hip.items()):
         cells = owner | {"study_instance_uid": study, "side": side} | given
         rows.append((first[side, study], _row({name: cell for name, cell in cells.items() if cell})))
-    return rows, [_mask(dataset, *key, contours) for key, contours in polygons.items()], notes
+    return rows, [_mask(dataset, *key, contours) for key, contours in polygons.items()] + planes, notes
 
 
 def _region(
     dataset: Dataset, group: Dataset, number: int
 ) -> tuple[dict[tuple[str, str, str, str], list[Dataset]], list[str]]:
     """What one group draws: {(label, side, study, frame of reference): polygons in space}, and why the rest is none."""
-    items = list(_walk(group))
     notes = []
-    if any(item.get("ValueType") == "SCOORD" for item in items):
-        notes.append(
-            f"measurement group {number} draws in the pixels of an image (SCOORD), which is no mask by itself; its "
-            "region was left out: export it as SEG or RTSTRUCT"
-        )
-    spatial = [item for item in items if item.get("ValueType") == "SCOORD3D"]
+    spatial = [item for item in _walk(group) if item.get("ValueType") == "SCOORD3D"]
     if not spatial:
         return {}, notes
-    children = list(group.get("ContentSequence", []))
-    names = [str(c.get("TextValue", "")) for c in children if _code(c, "ConceptNameCodeSequence") == TRACKING]
-    names += [_meaning(c, "ConceptCodeSequence") for c in children if _code(c, "ConceptNameCodeSequence") == FINDING]
-    label = label_of(*names)
+    label, side = _named(group)
     found: dict[tuple[str, str, str, str], list[Dataset]] = {}
     for item in spatial:
         if label is None or item.get("GraphicType") != "POLYGON":
             what = "neither head, lesion nor vessel" if label is None else "no closed polygon"
             notes.append(f"measurement group {number} draws what is {what}; its region was left out")
             continue
-        side = _side(children) or side_of(*names)
         frame = str(item.get("ReferencedFrameOfReferenceUID", ""))
         contour = Dataset()
         contour.ContourData = list(item.GraphicData)
         found.setdefault((label, side, _study(dataset, group), frame), []).append(contour)
     return found, list(dict.fromkeys(notes))
+
+
+def _in_pixels(dataset: Dataset, group: Dataset, owner: dict[str, str]) -> tuple[list[Drawn], list[str]]:
+    """The planes that one group draws on images, and why the rest is none."""
+    label, side = _named(group)
+    drawn, notes = [], []
+    for item in _walk(group):
+        if item.get("ValueType") != "SCOORD":
+            continue
+        try:
+            if label is None:
+                raise BadInput("other", "what is neither head, lesion nor vessel")
+            plane = pixel_regions.fill(item)
+            sop, frame = pixel_regions.image(dataset, item)
+            study, series = _cited(dataset).get(sop, ("", ""))
+            if not series:
+                raise BadInput("no_image", "on an image that the report does not list among its evidence")
+        except BadInput as error:
+            notes.append(error.detail)
+            continue
+        drawn.append(Drawn(
+            label, plane, None, "scoord", study=study, series=series, sop=sop, reader=owner["reader"], side=side,
+            patient_id=owner["patient_id"] or None, thick=False, extra={"index": frame},
+        ))  # fmt: skip
+    return drawn, list(dict.fromkeys(notes))
+
+
+def _named(group: Dataset) -> tuple[str | None, str]:
+    """What a group draws (head, lesion, vessel or nothing of these), and the side that it claims."""
+    children = list(group.get("ContentSequence", []))
+    names = [str(c.get("TextValue", "")) for c in children if _code(c, "ConceptNameCodeSequence") == TRACKING]
+    names += [_meaning(c, "ConceptCodeSequence") for c in children if _code(c, "ConceptNameCodeSequence") == FINDING]
+    return label_of(*names), _side(children) or side_of(*names)
 
 
 def _mask(dataset: Dataset, label: str, side: str, study: str, frame: str, contours: list[Dataset]) -> Drawn:
@@ -201,12 +229,7 @@ def _side(items: list[Dataset]) -> str:
 
 def _study(dataset: Dataset, group: Dataset) -> str:
     """That of the images which the group cites, else which the report cites, else the report's own."""
-    owner: dict[str, str] = {}
-    for name in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
-        for study in dataset.get(name, []):
-            for series in study.get("ReferencedSeriesSequence", []):
-                for image in series.get("ReferencedSOPSequence", []):
-                    owner[str(image.get("ReferencedSOPInstanceUID"))] = str(study.StudyInstanceUID)
+    owner = {sop: study for sop, (study, _) in _cited(dataset).items()}
     cited = {
         owner.get(str(image.get("ReferencedSOPInstanceUID")))
         for item in _walk(group)
@@ -216,6 +239,18 @@ def _study(dataset: Dataset, group: Dataset) -> str:
     if len(studies) > 1 and str(dataset.StudyInstanceUID) not in studies:
         raise BadInput("several_studies", f"cites images of {len(studies)} studies; a measurement belongs to one")
     return str(dataset.StudyInstanceUID) if len(studies) > 1 else str(next(iter(studies)))
+
+
+def _cited(dataset: Dataset) -> dict[str, tuple[str, str]]:
+    """{SOPInstanceUID: (study, series)} of the images that the report lists as its evidence."""
+    found: dict[str, tuple[str, str]] = {}
+    for name in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
+        for study in dataset.get(name, []):
+            for series in study.get("ReferencedSeriesSequence", []):
+                for image in series.get("ReferencedSOPSequence", []):
+                    where = str(study.StudyInstanceUID), str(series.get("SeriesInstanceUID", ""))
+                    found[str(image.get("ReferencedSOPInstanceUID"))] = where
+    return found
 
 
 def _observer(dataset: Dataset) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -70,13 +72,13 @@ def percentile(values: NDArray, share: float) -> float:
     return float(np.partition(values, k, axis=None)[k])
 
 
-def balls(seen: Volume, sign: int, params: Localizer) -> list[tuple[NDArray[np.float64], float]]:
-    """(centre LPS, radius) of the balls with most votes for their size."""
+def voted(seen: Volume, sign: int, params: Localizer) -> Votes | None:
+    """Every strong edge votes along its gradient; None where the slices are too small."""
     thin = [2 if spacing < 0.85 * VOTE_MM else 1 for spacing in seen.spacing[1:]]  # `view` has smoothed it
     array, spacing = seen.array[:, :: thin[0], :: thin[1]], seen.spacing * [1, *thin]
     slices, height, width = array.shape
     if height < 8 or width < 8:
-        return []
+        return None
     circle_radii = np.arange(SMALLEST_CIRCLE_MM, params.radius_mm[1] + RADIUS_STEP_MM, RADIUS_STEP_MM)
     gy, gx = np.gradient(array, spacing[1], axis=1), np.gradient(array, spacing[2], axis=2)
     size = np.hypot(gy, gx)
@@ -112,18 +114,48 @@ def balls(seen: Volume, sign: int, params: Localizer) -> list[tuple[NDArray[np.f
             # The whole edge that slices could show; a ball that leaves the stack is not let off for what is missing.
             whole = 2 * np.pi * radius * 0.8 * (1.8 * radius / spacing[0]) / pixel
             score[i, c] /= max(2 * np.pi * float(circle.sum()) / pixel, 0.6 * whole)
-    best = score.max(axis=0)
-    axes = seen.affine[:3, :3] / seen.spacing
-    step = np.array([spacing[0] / 2, CELL_MM, CELL_MM])
-    reach = np.ceil(APART_MM / step).astype(int)
+    return Votes(score, ball_radii, seen)
+
+
+@dataclass(frozen=True)
+class Votes:
+    """score: (radii, 2 x slices - 1, rows, columns) votes for a ball of each of `radii` mm centred in each cell, as a
+    share of the edge that the slices could show of it; `place` is the LPS place of the cells' middles."""
+
+    score: NDArray[np.float32]
+    radii: NDArray[np.float64]
+    seen: Volume
+
+    @property
+    def step(self) -> NDArray[np.float64]:
+        return np.array([self.seen.spacing[0] / 2, CELL_MM, CELL_MM])
+
+    @property
+    def across(self) -> NDArray[np.float64]:
+        """LPS x of the cells' middles, of the shape of one radius' votes."""
+        c, row, column = (np.arange(n) * step for n, step in zip(self.score.shape[1:], self.step, strict=True))
+        axes = self.seen.affine[0, :3] / self.seen.spacing
+        start = self.place((0, 0, 0))[0]
+        return start + axes[0] * c[:, None, None] + axes[1] * row[:, None] + axes[2] * column
+
+    def place(self, cell: tuple[int, ...]) -> NDArray[np.float64]:
+        # Cells count from the corner of the first voxel, voxels from its centre.
+        at = (np.array(cell) + [0.0, 0.5, 0.5]) * self.step - [0.0, 0.5 * CELL_MM, 0.5 * CELL_MM]
+        return self.seen.affine[:3, 3] + (self.seen.affine[:3, :3] / self.seen.spacing) @ at
+
+
+def balls(votes: Votes | None, count: int = CANDIDATES) -> list[tuple[NDArray[np.float64], float]]:
+    """(centre LPS, radius) of the balls with most votes for their size."""
+    if votes is None:
+        return []
+    best = votes.score.max(axis=0)
+    reach = np.ceil(APART_MM / votes.step).astype(int)
     answer = []
-    for _ in range(CANDIDATES):
+    for _ in range(count):
         c, row, column = (int(i) for i in np.unravel_index(int(best.argmax()), best.shape))
         if best[c, row, column] <= 0:
             break
-        # Cells count from the corner of the first voxel, voxels from its centre.
-        place = np.array([c * step[0], (row + 0.5) * CELL_MM - 0.5 * CELL_MM, (column + 0.5) * CELL_MM - 0.5 * CELL_MM])
-        answer.append((seen.affine[:3, 3] + axes @ place, float(ball_radii[int(score[:, c, row, column].argmax())])))
+        answer.append((votes.place((c, row, column)), float(votes.radii[int(votes.score[:, c, row, column].argmax())])))
         best[tuple(slice(max(p - n, 0), p + n + 1) for p, n in zip((c, row, column), reach, strict=True))] = 0
     return answer
 

@@ -49,6 +49,8 @@ class Candidate:
     why: str
     sops: tuple[str, ...]
     """SOPInstanceUIDs in the order of the volume's slices; one for an enhanced object."""
+    numbers: tuple[int, ...] = ()
+    """Of the frames of an enhanced object, from 1, in the order of the volume's slices."""
 
     @property
     def plane(self) -> str:
@@ -69,24 +71,25 @@ class Candidate:
 def candidate(stack: Stack, volume: Volume, measured: Measured, frames: list[Frame], params: Params) -> Candidate:
     """Find the first role whose rules fit the stack's physics."""
     sops = tuple(dict.fromkeys(frame.sop for frame in frames))
+    numbers = tuple(frame.number + 1 for frame in frames) if len(sops) == 1 else ()
     physics = stack.physics | {"thickness_mm": stack.frames[0].thickness or measured.gap_mm}
     if volume.array.shape[0] < params.min_slices:
-        return Candidate(stack, volume, measured, "", 0, f"{volume.array.shape[0]} slices: a scout", sops)
+        return Candidate(stack, volume, measured, "", 0, f"{volume.array.shape[0]} slices: a scout", sops, numbers)
     words = set(physics["kind"].split("+"))
     for what, named in COMPUTED.items():
         if words & named:
-            return Candidate(stack, volume, measured, "", 0, f"{what}, by its image type", sops)
+            return Candidate(stack, volume, measured, "", 0, f"{what}, by its image type", sops, numbers)
     if (physics["b_value"] or 0) > 50:
-        return Candidate(stack, volume, measured, "", 0, f"diffusion weighted, b {physics['b_value']:g}", sops)
+        return Candidate(stack, volume, measured, "", 0, f"diffusion weighted, b {physics['b_value']:g}", sops, numbers)
     whys = []
     for role in ("contrast", "fluid", "t1"):  # a rule that needs more comes first
         for number, rule in enumerate(params.roles[role].rules if role in params.roles else ()):
             why = misfit(rule, physics)
             if not why:
-                return Candidate(stack, volume, measured, role, number, "", sops)
+                return Candidate(stack, volume, measured, role, number, "", sops, numbers)
             whys.append((role, why))
     why = "; ".join(f"{role}: {why}" for role, why in whys)
-    return Candidate(stack, volume, measured, "", 0, f"no role fits ({why})", sops)
+    return Candidate(stack, volume, measured, "", 0, f"no role fits ({why})", sops, numbers)
 
 
 def misfit(rule: Rule, physics: dict[str, Any]) -> str:

@@ -352,7 +352,8 @@ def series_row(one: Candidate, status: str, reason: str) -> Row:
     ) | {
         "frame_of_reference": one.stack.frame_of_reference, "plane": one.plane,
         "affine": [float(v) for v in one.volume.affine.ravel()], "shape": [float(n) for n in one.volume.array.shape],
-        "sops": "+".join(one.sops), "tr_ms": physics["tr_ms"], "te_ms": physics["te_ms"], "ti_ms": physics["ti_ms"],
+        "sops": "+".join(one.sops), "frames": "+".join(str(n) for n in one.numbers),
+        "tr_ms": physics["tr_ms"], "te_ms": physics["te_ms"], "ti_ms": physics["ti_ms"],
         "gap_mm": one.measured.gap_mm, "uneven_mm": one.measured.uneven_mm, "tilt_deg": one.measured.tilt_deg,
         "missing_slices": float(one.measured.missing), "duplicate_slices": float(one.measured.duplicates),
     }  # fmt: skip

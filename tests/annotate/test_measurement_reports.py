@@ -6,9 +6,10 @@ from typing import Any
 
 import highdicom as hd
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
-from hospital import T1, Hospital, head, on_hip_grid
+from hospital import CENTRES, T1, Hospital, head, on_hip_grid
 from mask_files import item
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -35,8 +36,10 @@ def group(name: str, side: Any, numbers: dict[str, tuple[float, Any]], stages: d
     )
 
 
-def report(hospital: Hospital, groups: list[Any], name: str = "sr.dcm", reader: str = "Reader^Anna") -> Dataset:
-    images = hospital.visits[0].images(T1, "t1")[:2]
+def report(
+    hospital: Hospital, groups: list[Any], name: str = "sr.dcm", reader: str = "Reader^Anna", images: Any = ()
+) -> Dataset:
+    images = images or hospital.visits[0].images(T1, "t1")[:2]
     observer = hd.sr.ObserverContext(
         observer_type=codes.DCM.Person,
         observer_identifying_attributes=hd.sr.PersonObserverIdentifyingAttributes(reader),
@@ -154,31 +157,107 @@ def test_a_report_of_older_codes_without_evidence_or_person(hospital: Hospital) 
     assert read(hospital) == {("R", "kerboul_sagittal_deg"): "85.9437"}
 
 
-def test_regions_in_space_are_masks_and_those_in_pixels_are_told(hospital: Hospital) -> None:
-    visit, drawn = hospital.visits[0], head(T1, "L")
+def region(name: str, where: Any) -> Any:
+    return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(), identifier=name), referenced_region=where
+    )
 
-    def region(name: str, where: Any) -> Any:
-        return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-            tracking_identifier=hd.sr.TrackingIdentifier(uid=generate_uid(), identifier=name), referenced_region=where
-        )
 
-    groups = []
-    for n in np.flatnonzero(drawn.any(axis=(1, 2))):
-        line = max(find_contours(np.pad(drawn[n], 1).astype(float), 0.5), key=len) - 1
-        points = T1.to_lps(np.column_stack([np.full(len(line), float(n)), line]))
-        kind = hd.sr.GraphicTypeValues3D.POLYGON
-        groups.append(region("left femoral head", hd.sr.ImageRegion3D(kind, points, visit.frame)))
-    image = visit.images(T1, "t1")[0]
-    pixels = hd.sr.ImageRegion(
-        hd.sr.GraphicTypeValues.POLYLINE, np.array([[4.0, 4.0], [9.0, 4.0], [9.0, 9.0], [4.0, 4.0]]),
-        hd.sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID),
-    )  # fmt: skip
-    report(hospital, [*groups, region("lesion", pixels)])
-    summary = hospital.annotate()
-    assert summary.ok and len(summary.notes) == 1
-    assert f"measurement group {len(groups) + 1} draws in the pixels of an image (SCOORD)" in summary.notes[0]
+def outline(drawn: Any) -> Any:
+    """(points, 2) row and column, pixel centres at whole numbers, of the longest border."""
+    return max(find_contours(np.pad(drawn, 1).astype(float), 0.5), key=len) - 1
+
+
+def in_pixels(image: Dataset, kind: str, points: Any, frame: int | None = None) -> Any:
+    source = hd.sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, [frame] if frame else None)
+    return hd.sr.ImageRegion(hd.sr.GraphicTypeValues(kind), np.array(points, dtype=float), source)
+
+
+def accepted(hospital: Hospital) -> list[tuple[str, str]]:
     hospital.arrive()
     hospital.stage()
     masks = hospital.masks()
-    assert list(masks.loc[masks["status"] == "accepted", ["side", "name"]].itertuples(index=False)) == [("L", "head")]
+    return list(masks.loc[masks["status"] == "accepted", ["side", "name"]].itertuples(index=False, name=None))
+
+
+def test_regions_in_space_are_masks(hospital: Hospital) -> None:
+    visit, drawn = hospital.visits[0], head(T1, "L")
+    groups = []
+    for n in np.flatnonzero(drawn.any(axis=(1, 2))):
+        line = outline(drawn[n])
+        points = T1.to_lps(np.column_stack([np.full(len(line), float(n)), line]))
+        kind = hd.sr.GraphicTypeValues3D.POLYGON
+        groups.append(region("left femoral head", hd.sr.ImageRegion3D(kind, points, visit.frame)))
+    report(hospital, groups)
+    assert hospital.annotate().ok
+    assert accepted(hospital) == [("L", "head")]
+    assert dice(hospital.mask(visit, "L", "consensus/head").astype(bool), on_hip_grid(head, "L")) > 0.96
+
+
+def test_regions_in_pixels_are_masks_of_the_images_they_were_drawn_on(hospital: Hospital) -> None:
+    """Closed lines of the head, a circle that is a lesion; and what is no area, or of nothing known."""
+    visit, drawn = hospital.visits[0], head(T1, "L")
+    images = visit.images(T1, "t1")
+    groups = []
+    for n in np.flatnonzero(drawn.any(axis=(1, 2))):
+        line = outline(drawn[n])[:, ::-1] + 0.5  # SCOORD counts columns and rows from the corner of the first pixel
+        groups.append(region("left femoral head", in_pixels(images[n], "POLYLINE", line)))
+    d, h, w = T1.to_index(CENTRES["L"] + [0.0, 0.0, 8.0])
+    centre = np.array([w, h]) + 0.5
+    groups += [
+        region("lesion left", in_pixels(images[round(d)], "CIRCLE", [centre, centre + [6.0, 0.0]])),
+        region("lesion left", in_pixels(images[round(d)], "POLYLINE", [centre, centre + 3, centre + 6])),
+        region("bladder", in_pixels(images[round(d)], "CIRCLE", [centre, centre + [6.0, 0.0]])),
+    ]
+    report(hospital, groups, images=images)
+    summary = hospital.annotate()
+    why = {-1: "what is no closed line, circle or ellipse", 0: "what is neither head, lesion nor vessel"}
+    assert summary.ok and summary.notes == [
+        f"file 1: measurement group {len(groups) + n} draws {what}; its region was left out" for n, what in why.items()
+    ]
+    assert accepted(hospital) == [("L", "head"), ("L", "lesion")]
+    assert dice(hospital.mask(visit, "L", "consensus/head").astype(bool), on_hip_grid(head, "L")) > 0.96
+    off = hospital.masks().query("name == 'lesion' and status == 'accepted'")["difference_mm"]
+    assert off.item() == pytest.approx(8.0, abs=2.2)  # in the nearest slice
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("beyond", "other_grid: it was drawn on an image of another size than its series has"),
+        ("elsewhere", "no_slice: the image it was drawn on is not in its series"),
+        ("frame", "no_slice: the slice it was drawn on is not known"),
+    ],
+)
+def test_regions_in_pixels_that_fit_no_image(hospital: Hospital, what: str, reason: str) -> None:
+    visit = hospital.visits[0]
+    images = visit.images(T1, "t1")
+    if what == "elsewhere":
+        images[7].SOPInstanceUID = generate_uid()
+    if what == "frame":  # the series came as one object, and nothing says which of its slices the frame is
+        visit.sops["t1"] = [images[7].SOPInstanceUID]
+    points = [[170.0, 100.0], [190.0, 100.0], [190.0, 130.0 if what == "beyond" else 110.0], [170.0, 100.0]]
+    drawn = in_pixels(images[7], "POLYLINE", points, 3 if what == "frame" else None)
+    report(hospital, [region("lesion left", drawn)], images=images)
+    assert hospital.annotate().ok
+    assert accepted(hospital) == []
+    assert set(hospital.masks()["reason"]) == {reason}
+
+
+def test_a_frame_of_an_enhanced_image_is_found_wherever_it_lies(hospital: Hospital) -> None:
+    """Frames 1, 2, 3... of the object lie from back to front."""
+    visit, drawn = hospital.visits[0], head(T1, "L")
+    images = visit.images(T1, "t1")
+    visit.sops["t1"] = [images[0].SOPInstanceUID]
+    groups = [
+        region("left femoral head", in_pixels(images[0], "POLYLINE", outline(drawn[n])[:, ::-1] + 0.5, 14 - int(n)))
+        for n in np.flatnonzero(drawn.any(axis=(1, 2)))
+    ]
+    report(hospital, groups, images=images)
+    assert hospital.annotate().ok
+    hospital.arrive()
+    series = pd.read_parquet("data/series.parquet")
+    series["frames"] = ["+".join(str(14 - n) for n in range(14)) if role == "t1" else "" for role in series["role"]]
+    series.to_parquet("data/series.parquet")
+    hospital.stage()
     assert dice(hospital.mask(visit, "L", "consensus/head").astype(bool), on_hip_grid(head, "L")) > 0.96

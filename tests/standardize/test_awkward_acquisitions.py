@@ -4,10 +4,15 @@ sure head."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import pytest
 from awkward import acquired, judged
 
-from tasks.standardize.locate import locate
+from tasks.standardize.locate import Head, locate
+from tasks.standardize.pairs import ENOUGH, Seen, vouched
 from tasks.standardize.params import Params
 
 ONCE_WRONG = [
@@ -20,3 +25,24 @@ def test_what_is_called_a_head_is_one(kind: str, maker: str, seed: int, params: 
     case = acquired(kind, maker, seed)
     answers = judged(case, locate(case.image, case.polarity, params.localizer))
     assert all(what != "wrong" for _, what, _ in answers), answers
+
+
+def test_two_collapsed_heads_vouch_for_each_other(params: Params) -> None:
+    """Neither is sure enough for itself."""
+    case = acquired("collapsed", "phantom", 1)
+    answers = judged(case, locate(case.image, case.polarity, params.localizer))
+    assert [(side, what) for side, what, _ in answers] == [("L", "right"), ("R", "right")], answers
+
+
+def test_what_no_two_heads_of_one_person_are(params: Params) -> None:
+    left, right = (Seen(Head(np.array([85.0 * out, 0, 0]), 24.0, 0.7, out, 0.9), 0.9, 0.9) for out in (1.0, -1.0))
+
+    def of(**changes: Any) -> float:
+        head = {name: changes.pop(name) for name in ("centre", "radius", "confidence") if name in changes}
+        return vouched(left, replace(right, head=replace(right.head, **head), **changes), 0.0, params.localizer)
+
+    assert of() > ENOUGH
+    places = {"near": [-20.0, 0, 0], "far": [-170.0, 0, 0], "higher": [-85.0, 0, 30], "before": [-85.0, 30, 0]}
+    assert [of(centre=np.array(place)) for place in places.values()] == [0.0] * 4
+    assert of(radius=20.0) == of(agreed=0.7) == of(ends=0.5) == of(confidence=0.45) == 0.0
+    assert of(centre=np.array([-120.0, 0, 0])) < of()  # beside the body's middle

@@ -62,11 +62,13 @@ class Body:
     made: Any
 
 
-def acquired(kind: str, maker: str, seed: int) -> Case:
+def acquired(kind: str, maker: str, seed: int, role: str = "") -> Case:
+    """`role`: t1, stir or enhanced in place of the kind's own, of the same body in the same place."""
     rng = np.random.default_rng([20260, KINDS.index(kind), MAKERS.index(maker), seed])
     body = _body_of(kind, maker, rng)
-    role = str(rng.choice(["stir", "fatsat"])) if kind == "fluid" else "enhanced" if kind == "contrast" else "t1"
+    own = str(rng.choice(["stir", "fatsat"])) if kind == "fluid" else "enhanced" if kind == "contrast" else "t1"
     slab = _slab(kind, body, rng)
+    role = role or own
     noise = rng.uniform(0.18, 0.4) if kind == "noisy" else rng.uniform(0.04, 0.12)
     scan = {"torsos": _scan_torsos, "bodies": _scan_bodies, "phantom": _scan_phantom}[body.maker]
     image = scan(body.made, slab, role, float(noise), rng)
