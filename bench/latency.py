@@ -1,8 +1,9 @@
 """From the last slice to the score: the real `osteoflow serve`, up and warm; without the quiet period.
 
 Whole studies of phantoms (three series, 54 slices and more) come by C-STORE, each when the one before is scored, then
-four at once. The networks have the size of params.yaml and random weights. Times are the ledger's own:
-scored_at - last_received - quiet_seconds, and its parts. BENCH_STUDIES: how many come one after the other.
+four at once, several times. The networks have the size of params.yaml and random weights. Times are the ledger's own:
+scored_at - last_received - quiet_seconds, and its parts. BENCH_STUDIES: how many come one after the other;
+BENCH_ROUNDS: how often four come at once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from bench import served
 
 STUDIES = int(os.environ.get("BENCH_STUDIES", "20"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 AT_ONCE, KNOWN, QUIET_S = 4, 1, 1.0
 TIMES = "last_received, completed_at, arrived_at, scored_at"
 
@@ -27,8 +29,8 @@ def run() -> dict[str, object]:
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_PLACE"), ignore_cleanup_errors=True) as place:
         changes = {"receive": {"quiet_seconds": QUIET_S}, "retrain": {"min_new_hips": 1000000}}
         hospital = served.workspace(Path(place), changes)
-        write_cohort(Path(place) / "cohort", patients=max(6, STUDIES // 3 + 2), seed=3)
-        studies = by_study(Path(place) / "cohort" / "dicom")[: KNOWN + STUDIES + AT_ONCE]
+        write_cohort(Path(place) / "cohort", patients=max(6, (STUDIES + ROUNDS * AT_ONCE) // 3 + 2), seed=3)
+        studies = by_study(Path(place) / "cohort" / "dicom")[: KNOWN + STUDIES + ROUNDS * AT_ONCE]
         for number, paths in enumerate(studies[:KNOWN]):
             folder = hospital.home / "known" / str(number)
             folder.mkdir(parents=True)
@@ -45,9 +47,11 @@ def run() -> dict[str, object]:
                 served.wait(lambda number=number: len(done(hospital, since)) >= number, "the score")  # type: ignore[misc]
             one_by_one = done(hospital, since)
             spent = {name: round((s - before[name]) / STUDIES, 2) for name, s in served.cpu_s(serve).items()}
-            served.send(hospital, studies[KNOWN + STUDIES :], AT_ONCE)
-            served.wait(lambda: len(done(hospital, since)) >= STUDIES + AT_ONCE, "the scores")
-            together = done(hospital, since)[STUDIES:]
+            rounds = []
+            for first in range(STUDIES, STUDIES + ROUNDS * AT_ONCE, AT_ONCE):
+                served.send(hospital, studies[KNOWN + first : KNOWN + first + AT_ONCE], AT_ONCE)
+                served.wait(lambda first=first: len(done(hospital, since)) >= first + AT_ONCE, "the scores")  # type: ignore[misc]
+                rounds.append(done(hospital, since)[first:])
     slices = sorted(len(paths) for paths in studies[KNOWN:])
     return {
         "n": len(one_by_one),
@@ -58,7 +62,11 @@ def run() -> dict[str, object]:
         "longest_s": round(max(map(total, one_by_one)), 2),
         "where_median_s": {name: round(statistics.median(part(one)[name] for one in one_by_one), 2) for name in PARTS},
         "cpu_s_a_study": spent,
-        "at_once": {"n": AT_ONCE, "last_scored_s": round(max(map(total, together)), 2)},
+        "at_once": {
+            "n": AT_ONCE,
+            "last_scored_s": [round(max(map(total, one)), 2) for one in rounds],
+            "where_slowest_s": slowest(rounds),
+        },
         "serve_up_s": round(up, 1),
         "load": [round(x, 1) for x in os.getloadavg()],
     }
@@ -70,6 +78,11 @@ PARTS = ("noticed", "anonymized_and_standardized", "scored")
 def part(one: tuple[float, ...]) -> dict[str, float]:
     received, complete, arrived, scored = one
     return dict(zip(PARTS, (complete - received - QUIET_S, arrived - complete, scored - arrived), strict=True))
+
+
+def slowest(rounds: list[list[tuple[float, ...]]]) -> dict[str, float]:
+    worst = max((one for each in rounds for one in each), key=total)
+    return {name: round(seconds, 2) for name, seconds in part(worst).items()}
 
 
 def total(one: tuple[float, ...]) -> float:

@@ -65,6 +65,7 @@ class Listing:
     wanted: dict[str, dict[str, int]] = field(default_factory=dict, repr=False)
     """First two letters of a digest → the others → how many files have it: what the cache has to hold."""
     size: int = 0
+    object: bytes = field(default=b"", repr=False)
     digest: str = ""
     looked: float = NEVER
 
@@ -98,13 +99,8 @@ class Listing:
             for entry in entries:  # this is what grows with all that is there: as little as possible for each file
                 seen, name = entry.stat(follow_symlinks=False), entry.name
                 was = known.get(name)
-                if (
-                    was is not None
-                    and was[1] == seen.st_mtime_ns
-                    and was[0] == seen.st_ino
-                    and was[2] == seen.st_size
-                    and stat.S_ISREG(seen.st_mode)
-                ):
+                # An inode is of one kind as long as it lives. seen[1] and seen[6]: st_ino and st_size, faster.
+                if was is not None and was[1] == seen.st_mtime_ns and was[0] == seen[1] and was[2] == seen[6]:
                     files[name] = was
                 elif stat.S_ISREG(seen.st_mode):
                     if was is not None or not ignore.is_ignored_file(entry.path):
@@ -137,7 +133,8 @@ class Listing:
         if len(changes) >= 1000:
             self.names.sort()
         self.size = sum(known[2] for folder in self.folders.values() for known in folder.files.values())
-        self.digest = hashlib.md5(self.object(), usedforsecurity=False).hexdigest() + ".dir"
+        self.object = f"[{', '.join(map(self.parts.__getitem__, self.names))}]".encode()
+        self.digest = hashlib.md5(self.object, usedforsecurity=False).hexdigest() + ".dir"
 
     def _want(self, md5: str, more: int) -> None:
         rests = self.wanted.setdefault(md5[:2], {})
@@ -145,12 +142,14 @@ class Listing:
         if not rests[md5[2:]]:
             del rests[md5[2:]]
 
-    def object(self) -> bytes:
-        return f"[{', '.join(map(self.parts.__getitem__, self.names))}]".encode()
-
-    def digests(self) -> dict[str, str]:
-        """md5 → a path below the directory that has it."""
-        return {k[3]: folder + name for folder, one in self.folders.items() for name, k in one.files.items()}
+    def having(self, digests: set[str]) -> dict[str, str]:
+        """Of these md5 those that a file has → a path of it below the directory."""
+        return {
+            known[3]: folder + name
+            for folder, one in self.folders.items()
+            for name, known in one.files.items()
+            if known[3] in digests
+        }
 
 
 _listings: dict[Path, Listing] = {}
@@ -232,12 +231,12 @@ class _Directory:
             self.dvc["commit"](filter_info=filter_info, relink=relink)
             return
         cache, listing = self.out.cache, self._listing()
-        paths = listing.digests() if lacking else {}
+        paths = listing.having(set(lacking)) if lacking else {}
         fresh = [md5 for md5 in lacking if md5 in paths]
         if fresh:
             cache.add([str(self.path / paths[md5]) for md5 in fresh], self.out.fs, fresh)
         if listing.digest in lacking:
-            cache.add_bytes(listing.digest, listing.object())
+            cache.add_bytes(listing.digest, listing.object)
             cache.protect(cache.oid_to_path(listing.digest))
 
     def unprotect(self) -> None:
