@@ -36,6 +36,8 @@ LEAST_CONTRAST = 0.1
 SURE, POSSIBLE = 60.0, 25.0
 """Tesseract's confidence (of 100) from which a word counts: where nothing marks a risk, and where something does."""
 SECONDS = 60.0
+_TOUCHING = np.ones((3, 3), np.bool_)
+"""Pixels belong together across corners, too."""
 ENGINE_FAILED = "text_engine_failed"
 
 
@@ -99,13 +101,13 @@ def _strokes(plane: Plane, marked: bool) -> list[tuple[Mask, bool]]:
     ]
     # Steps between neighbours: text has many, tissue few, noise as many everywhere.
     span = float(high) - float(low)
-    across = np.abs(np.diff(plane.astype(np.float32), axis=1))
-    steep = int((across > 0.3 * span).sum())
+    values = plane.astype(np.float32)
+    across = values[:, 1:] - values[:, :-1]
+    steep = int(np.count_nonzero(np.abs(across, out=across) > 0.3 * span))
     if steep < LEAST_INK // 2 or steep > 0.2 * across.size:
         return found
     from scipy.ndimage import uniform_filter
 
-    values = plane.astype(np.float32)
     around = values - uniform_filter(values, 15, mode="nearest")
     for least in (0.3, 0.14) if marked else (0.3,):
         found += [(around > least * span, False), (around < -least * span, False)]
@@ -115,13 +117,15 @@ def _strokes(plane: Plane, marked: bool) -> list[tuple[Mask, bool]]:
 def _lit(plane: Plane) -> Mask:
     """Where something bright enough to write on in black is less than a block of 8 x 8 pixels away."""
     rows, columns = plane.shape
-    some = np.pad(plane, ((0, -rows % 8), (0, -columns % 8)), mode="edge")[::2, ::2].astype(np.float32)
-    means = some.reshape(some.shape[0] // 4, 4, some.shape[1] // 4, 4).mean((1, 3))
+    even = np.pad(plane, ((0, -rows % 8), (0, -columns % 8)), mode="edge") if rows % 8 or columns % 8 else plane
+    some = even[::2, ::2].astype(np.float32)
+    by_rows = some.reshape(some.shape[0] // 4, 4, some.shape[1]).sum(1)
+    means = by_rows.reshape(len(by_rows), some.shape[1] // 4, 4).sum(2) / 16
     low, high = float(plane.min()), float(plane.max())
     lit = np.pad(means > low + LEAST_CONTRAST * (high - low), 1)
     lit = lit[:-2] | lit[1:-1] | lit[2:]
     lit = lit[:, :-2] | lit[:, 1:-1] | lit[:, 2:]
-    return lit.repeat(8, axis=0).repeat(8, axis=1)[:rows, :columns]
+    return lit.repeat(8, axis=1).repeat(8, axis=0)[:rows, :columns]
 
 
 def _inks(plane: Plane, low: np.generic, high: np.generic) -> list[int]:
@@ -129,7 +133,10 @@ def _inks(plane: Plane, low: np.generic, high: np.generic) -> list[int]:
     if plane.dtype.kind not in "iu" or int(high) - int(low) > 1 << 16:
         return []
     base = int(low)
-    counts = np.bincount((plane.ravel().astype(np.int64) - base), minlength=8)
+    if 0 <= base <= 1 << 12:
+        counts = np.bincount(plane.ravel(), minlength=base + 8)[base:]
+    else:
+        counts = np.bincount(plane.ravel().astype(np.int64) - base, minlength=8)
     likely = np.flatnonzero(counts >= LEAST_INK)
     if len(likely) == 0 or len(likely) > 4096:
         likely = likely[np.argsort(counts[likely])[-4096:]]
@@ -149,21 +156,38 @@ def _lines_of(mask: Mask) -> list[tuple[Box, int]]:
     """Lines in a mask, and how many letters each has."""
     if np.count_nonzero(mask) < LEAST_INK:
         return []
-    from scipy.ndimage import find_objects, label
+    mask = _without_specks(mask)
+    if np.count_nonzero(mask) < 3 * LETTER_HEIGHT[0]:
+        return []
+    from scipy.ndimage import label
 
-    labels, many = label(mask, structure=np.ones((3, 3)))
+    labels, many = label(mask, structure=_TOUCHING)
     if many < 3 or many > MOST_LETTERS:
         return []
-    areas = np.bincount(labels[mask], minlength=many + 1)[1:]
-    places = find_objects(labels)
-    letters = []
-    for n in np.flatnonzero(areas >= LETTER_HEIGHT[0]):
-        area, place = areas[n], places[n]
-        top, bottom, first, last = place[0].start, place[0].stop, place[1].start, place[1].stop
-        rows, columns = bottom - top, last - first
-        if LETTER_HEIGHT[0] <= rows <= LETTER_HEIGHT[1] and columns <= 2.2 * rows and area >= 0.12 * rows * columns:
-            letters.append((top, bottom, first, last))
-    return _chained(letters)
+    ink = np.flatnonzero(mask)
+    of = labels.ravel()[ink]
+    rows, columns = np.divmod(ink, mask.shape[1])
+    order = np.argsort(of, kind="stable")  # keeps the rows of each in their order
+    rows, columns = rows[order], columns[order]
+    starts = np.flatnonzero(np.diff(of[order], prepend=0))
+    stops = np.append(starts[1:], len(rows))
+    top, bottom = rows[starts], rows[stops - 1] + 1
+    first, last = np.minimum.reduceat(columns, starts), np.maximum.reduceat(columns, starts) + 1
+    height, width, area = bottom - top, last - first, stops - starts
+    like_letters = (
+        (area >= LETTER_HEIGHT[0]) & (height >= LETTER_HEIGHT[0]) & (height <= LETTER_HEIGHT[1])
+        & (width <= 2.2 * height) & (area >= 0.12 * height * width)
+    )  # fmt: skip
+    boxes = np.stack([top, bottom, first, last], axis=1)[like_letters]
+    return _chained([(a, b, c, d) for a, b, c, d in boxes.tolist()])
+
+
+def _without_specks(mask: Mask) -> Mask:
+    """Without the pixels that have fewer than two others at most two pixels away: no letter has such, air many."""
+    near = np.pad(mask, 2).view(np.uint8)
+    rows = near[:-4] + near[1:-3] + near[2:-2] + near[3:-1] + near[4:]
+    both = rows[:, :-4] + rows[:, 1:-3] + rows[:, 2:-2] + rows[:, 3:-1] + rows[:, 4:]
+    return mask & (both > 2)
 
 
 def _chained(letters: list[Box]) -> list[tuple[Box, int]]:

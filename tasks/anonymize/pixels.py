@@ -26,14 +26,14 @@ from tasks.anonymize.marks import CLEANED, CLEAR, NO_ENGINE
 from tasks.anonymize.params import Params
 from tasks.domain.errors import BadInput
 from tasks.store import dicom
-from tasks.store.dicom import Header
+from tasks.store.dicom import Header, by_values
 
 NATIVE = frozenset({dicom.IMPLICIT_LITTLE, dicom.EXPLICIT_LITTLE, dicom.EXPLICIT_BIG})
 ROUNDS = 3
 """Times that text is looked for and blanked, before a picture counts as one that cannot be cleaned."""
 MODALITIES = frozenset({"US", "ES", "XC", "OT", "SC", "RF", "XA", "GM", "SM", "OP", "DG"})
 BIT_POSITIONS = frozenset(group << 16 | 0x0102 for group in range(0x6000, 0x6020, 2))
-PHOTOMETRIC, PLANAR, STORED, HIGH, SIGNED = 0x00280004, 0x00280006, 0x00280101, 0x00280102, 0x00280103
+PLANAR, STORED, HIGH, SIGNED = 0x00280006, 0x00280101, 0x00280102, 0x00280103
 
 
 @dataclass
@@ -62,6 +62,9 @@ class Looked:
     outcome: str
 
 
+@by_values(
+    0x00080005, 0x00080008, dicom.SOP_CLASS_UID, 0x00080060, 0x00080064, dicom.SAMPLES_PER_PIXEL, 0x00280301
+)  # fmt: skip
 def risk(header: Header) -> str:
     """'marked': the file says that text is or may be in its pixels. 'likely': such pictures often have some."""
     kind = policy.kind_of(header.sop_class)
@@ -87,7 +90,7 @@ def look(data: bytes, header: Header, params: Params, looks: Looks | None) -> Lo
     if danger == "marked" and not lettering.engine():
         raise BadInput("no_text_engine", "its attributes say that text may be burned in, and no OCR is installed")
     try:
-        looked = _cleaned(data, header if header.layout else dicom.checked_header(data), danger == "marked")
+        looked = _cleaned(data, header, danger == "marked")
     except _Undecodable:
         if danger == "marked" or overlay:
             raise BadInput("undecodable_pixels", "text may be burned in, and the pixels cannot be decoded") from None
@@ -118,7 +121,7 @@ class _Undecodable(Exception):
 
 def _cleaned(data: bytes, header: Header, marked: bool) -> Looked:
     native, at = data, header
-    if header.transfer_syntax not in NATIVE or header.text(PHOTOMETRIC).startswith("YBR"):
+    if header.transfer_syntax not in NATIVE or header.text(dicom.PHOTOMETRIC).startswith("YBR"):
         shown = _decoded(data)
         native, at = shown, dicom.checked_header(shown)
     picture = _Picture(native, at, marked)
@@ -254,7 +257,7 @@ class _Picture:
             self.values, self.changed = self.values.copy(), True
 
     def _black(self) -> int:
-        if self.header.text(PHOTOMETRIC) == "MONOCHROME1":
+        if self.header.text(dicom.PHOTOMETRIC) == "MONOCHROME1":
             return int(self.values.max())
         palette = self._palette()
         if palette is not None:
@@ -269,12 +272,12 @@ class _Picture:
 
     def _palette(self) -> NDArray[np.int32] | None:
         """The brightness of each entry of a palette."""
-        if self.header.text(PHOTOMETRIC) != "PALETTE COLOR":
+        if self.header.text(dicom.PHOTOMETRIC) != "PALETTE COLOR":
             return None
         order = ">" if self.header.big_endian else "<"
-        tables = []
+        tables, layout = [], self.header.layout or dicom.checked_header(self.data).layout
         for number in (0x00281201, 0x00281202, 0x00281203):
-            place = next((element for element in self.header.layout if element[0] == number), None)
+            place = next((element for element in layout if element[0] == number), None)
             raw = self.data[place[3] : place[4]] if place else b""
             tables.append(np.frombuffer(raw, f"{order}u2", len(raw) // 2).astype(np.int32))
         length = min(map(len, tables))

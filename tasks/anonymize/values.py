@@ -129,6 +129,8 @@ class Patient:
 
     def value(self, operation: str, tag: int, vr: str, raw: bytes) -> bytes | None:
         """The new value; `raw` itself when it stays, None when it goes."""
+        if operation in _PLAIN and len(raw) % 2 == 0 and _PLAIN[operation](raw):
+            return raw
         asked = (operation, tag, vr, raw)
         known = self.cache.get(asked, _UNKNOWN)
         if known is not _UNKNOWN:
@@ -289,4 +291,9 @@ _MAKERS = {
     policy.DUMMY: _dummy,
     policy.EMPTY: lambda patient, tag, vr, raw: b"",
 }
+_PLAIN = {
+    policy.NUMBER: re.compile(rb"[-+]?[0-9]{1,9}(?:\.[0-9]{0,8})? ?").fullmatch,
+    policy.TIME: re.compile(rb"[0-9]{6}(?:\.[0-9]{1,6})? ?").fullmatch,
+}
+"""What nearly all values look like that stay whoever's they are: not worth a place in the cache."""
 BY_VALUE = frozenset(_MAKERS)

@@ -17,10 +17,11 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from tasks.domain.errors import BadInput
 
@@ -40,6 +41,7 @@ STUDY_INSTANCE_UID = 0x0020000D
 SERIES_INSTANCE_UID = 0x0020000E
 NUMBER_OF_FRAMES = 0x00280008
 SAMPLES_PER_PIXEL = 0x00280002
+PHOTOMETRIC = 0x00280004
 ROWS = 0x00280010
 COLUMNS = 0x00280011
 BITS_ALLOCATED = 0x00280100
@@ -107,25 +109,46 @@ class Header:
         raw = self.values.get(tag, b"")
         return struct.unpack(">H" if self.big_endian else "<H", raw[:2])[0] if len(raw) >= 2 else None
 
-    @cached_property
+    @property
     def sop_class(self) -> str:
         return self.text(SOP_CLASS_UID)
 
-    @cached_property
+    @property
     def sop_uid(self) -> str:
         return self.text(SOP_INSTANCE_UID)
 
-    @cached_property
+    @property
     def study_uid(self) -> str:
         return self.text(STUDY_INSTANCE_UID)
 
-    @cached_property
+    @property
     def series_uid(self) -> str:
         return self.text(SERIES_INSTANCE_UID)
 
-    @cached_property
+    @property
     def patient_id(self) -> str:
         return self.text(PATIENT_ID)
+
+
+Answer = TypeVar("Answer")
+
+
+def by_values(*tags: int) -> Callable[[Callable[[Header], Answer]], Callable[[Header], Answer]]:
+    """For a function of a header that reads only these values: its answer is remembered, because the files of a series
+    have them in common. It is given a header that holds nothing else, so that it cannot read more than it names."""
+
+    def remembered(function: Callable[[Header], Answer]) -> Callable[[Header], Answer]:
+        @lru_cache(maxsize=256)
+        def of(big_endian: bool, values: tuple[bytes | None, ...]) -> Answer:
+            there = {tag: value for tag, value in zip(tags, values, strict=True) if value is not None}
+            return function(Header("", 0, 0, {}, there, big_endian))
+
+        def answered(header: Header) -> Answer:
+            return of(header.big_endian, tuple([header.values.get(tag) for tag in tags]))
+
+        return answered
+
+    return remembered
 
 
 def decode(raw: bytes, character_set: bytes) -> str:
@@ -417,45 +440,55 @@ def check_header(header: Header) -> str | None:
         header.meta.get(0x00020002, b"").strip(b" \0").decode("ascii", "replace"),
     ):
         return "dicomdir"
+    if fault := _fault_of_series(header):
+        return fault
+    if not header.sop_uid:
+        return "missing_sop_uid"
+    return _fault_of_pixels(header) if is_uid(header.sop_uid) else "bad_uid"
+
+
+@by_values(SPECIFIC_CHARACTER_SET, SOP_CLASS_UID, PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
+def _fault_of_series(header: Header) -> str | None:
+    """What all files of a series have in common, the missing before the impossible."""
     for value, reason in (
         (header.study_uid, "missing_study_uid"),
         (header.series_uid, "missing_series_uid"),
-        (header.sop_uid, "missing_sop_uid"),
         (header.sop_class, "missing_sop_class"),
         (header.patient_id, "missing_patient_id"),
     ):
         if not value:
             return reason
-    if not all(
-        is_uid(uid)
-        for uid in (
-            header.study_uid,
-            header.series_uid,
-            header.sop_uid,
-            header.sop_class,
-        )
-    ):
-        return "bad_uid"
-    return _pixels(header)
+    return None if all(map(is_uid, (header.study_uid, header.series_uid, header.sop_class))) else "bad_uid"
 
 
 def pixel_bytes(header: Header) -> int | None:
     """Bytes of native pixel data that rows, columns, samples, frames and bits ask for; None when they do not say."""
-    rows, columns = header.integer(ROWS), header.integer(COLUMNS)
-    frames = header.floats(NUMBER_OF_FRAMES) or [1.0]
-    if header.pixel is None or not rows or not columns or not 0 <= frames[0] <= 1 << 24:
+    if header.pixel is None or (claimed := _claimed(header)) is None:
         return None
-    samples = rows * columns * (header.integer(SAMPLES_PER_PIXEL) or 1) * max(int(frames[0]), 1)
-    if header.text(0x00280004).startswith("YBR_FULL_422"):
+    samples, bits = claimed
+    return (samples * ({0x7FE00008: 32, 0x7FE00009: 64}.get(header.pixel[0]) or bits) + 7) // 8
+
+
+@by_values(SAMPLES_PER_PIXEL, PHOTOMETRIC, NUMBER_OF_FRAMES, ROWS, COLUMNS, BITS_ALLOCATED)
+def _claimed(header: Header) -> tuple[int, int] | None:
+    """Samples in all frames, and bits for each."""
+    rows, columns, frames = header.integer(ROWS), header.integer(COLUMNS), _frames(header)
+    if not rows or not columns or not 0 <= frames <= 1 << 24:
+        return None
+    samples = rows * columns * (header.integer(SAMPLES_PER_PIXEL) or 1) * max(int(frames), 1)
+    if header.text(PHOTOMETRIC).startswith("YBR_FULL_422"):
         samples = samples * 2 // 3
-    bits = {0x7FE00008: 32, 0x7FE00009: 64}.get(header.pixel[0]) or header.integer(BITS_ALLOCATED) or 16
-    return (samples * bits + 7) // 8
+    return samples, header.integer(BITS_ALLOCATED) or 16
 
 
-def _pixels(header: Header) -> str | None:
+@by_values(NUMBER_OF_FRAMES)
+def _frames(header: Header) -> float:
+    return (header.floats(NUMBER_OF_FRAMES) or [1.0])[0]
+
+
+def _fault_of_pixels(header: Header) -> str | None:
     """Claimed size against what is there."""
-    frames = header.floats(NUMBER_OF_FRAMES) or [1.0]
-    if not 0 <= frames[0] <= 1 << 24:
+    if not 0 <= _frames(header) <= 1 << 24:
         return "absurd_size"
     expected = pixel_bytes(header)
     if header.pixel is None or expected is None:
