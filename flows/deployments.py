@@ -89,7 +89,7 @@ def leave_when_forgotten(deployment: str) -> None:
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
-    from flows.retrain import alone
+    from flows.alone import alone
 
     seen = False
     while True:

@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from flows.alone import alone
 from flows.facts import facts
-from flows.retrain import alone
 from tasks import erase, receive
 from tasks.annotate.forget import forget
 from tasks.domain.settings import Settings

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from flows import known
-from tasks.annotate.params import Params as Annotate
 from tasks.domain.params import Section, load
-from tasks.keys import Keys
 from tasks.ledger import Ledger
 from tasks.store.files import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LAST_LABEL = "last label"
 """Note of the ledger: when annotations came last."""
@@ -70,17 +69,27 @@ def due(ledger: Ledger, params: Params | None = None, now: datetime | None = Non
 def new_labelled_hips(ledger: Ledger) -> int:
     """Hip-visits that are known, usable and labelled, where the study or an import with a label of it is new since the
     last finished run. A failed run leaves both new."""
+    imports = sorted(IMPORTS.glob("*/labels.parquet"))
+    learnt = set(json.loads(ledger.recall(LEARNT) or "[]"))
+    if not imports or not (ledger.new_hips_since() or {path.parent.name for path in imports} - learnt):
+        return 0
+    # This is asked every ten minutes by a process of its own, to which nothing is new most of the time.
+    import pandas as pd
+
+    from flows import known
+    from tasks.annotate.params import Params as Annotate
+    from tasks.keys import Keys
+
     hips = known.hips()
+    if hips.empty:
+        return 0
     labels = [
         pd.read_parquet(path, columns=["subject", "study", "date", "side"]).assign(source=path.parent.name)
-        for path in sorted(IMPORTS.glob("*/labels.parquet"))
+        for path in imports
     ]
-    if hips.empty or not labels:
-        return 0
     rows = pd.concat(labels, ignore_index=True)
     keys = Keys.open()
     unfinished = {keys.uid(version.study_uid) for version in ledger.current("complete", "claimed")}
-    learnt = set(json.loads(ledger.recall(LEARNT) or "[]"))
     usable = hips.loc[hips["status"] == "ok", ["subject", "study", "side", "date"]]
     named = rows.loc[rows["study"].notna(), ["study", "side", "source"]].merge(usable, on=["study", "side"])
     dated = rows.loc[rows["study"].isna() & rows["date"].notna(), ["subject", "side", "date", "source"]].merge(
@@ -95,6 +104,8 @@ def new_labelled_hips(ledger: Ledger) -> int:
 
 
 def _days(dates: pd.Series) -> pd.Series:
+    import pandas as pd
+
     return pd.to_datetime(dates.astype(str).str.replace("-", ""), format="%Y%m%d", errors="coerce")
 
 

@@ -26,8 +26,8 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from flows import lineage
+from flows.alone import alone
 from flows.erase import CACHE
-from flows.retrain import alone
 from tasks import anonymize, receive
 from tasks.domain.params import load
 from tasks.domain.settings import Settings

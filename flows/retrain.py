@@ -9,15 +9,12 @@ again.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from prefect.runtime import flow_run
 from rich.console import Console
 
 from flows import known, lineage, parts
+from flows.alone import alone
 from flows.busy import watched
 from flows.given import Given, giving
 from flows.graph import StageNode, ordered
@@ -36,7 +34,6 @@ from flows.mended import mend
 from flows.policy import IMPORTS, LEARNT
 from flows.stage import StageRun, patiently, run_stage
 from tasks.domain.errors import OsteoflowError, Refused, Unavailable
-from tasks.domain.settings import Settings
 from tasks.ledger import Ledger
 from tasks.store import tables
 from tasks.store.digests import sha256_file
@@ -45,10 +42,6 @@ from tasks.store.items import Mapper
 log = logging.getLogger("osteoflow.retrain")
 
 BATCHES = Path("data/batches")
-
-
-class Busy(Unavailable):
-    """Another dataset run is going on in this workspace."""
 
 
 def run(force: bool = False, console: Console | None = None, mapper: Mapper | None = None) -> dict[str, Any]:
@@ -283,15 +276,3 @@ def publish(decision: dict[str, Any]) -> Path:
     report(facts, out)
     site(facts, Path("reports/site"))
     return out
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Concurrency 1, across processes; the lock goes when the process does, however it ends."""
-    path = Settings().ensure().home / "retrain.lock"
-    with open(path, "w", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Busy("another dataset run is going on here; osteoflow status shows it") from error
-        yield

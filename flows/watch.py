@@ -8,6 +8,7 @@ from typing import Any
 
 import prefect
 
+from flows.alone import Busy, alone
 from flows.policy import Params, alarms, due
 from tasks.domain.params import load
 from tasks.ledger import Ledger
@@ -25,15 +26,13 @@ def watch(force: bool = False) -> dict[str, Any]:
     ledger = Ledger.open()
     for alarm in alarms(ledger):
         log.warning("%s", alarm)
-    from flows.retrain import Busy, alone
-
     with suppress(Busy), alone():  # a dataset run that is going on may still read them
         retain(ledger, load("receive", Receive).keep_originals_days)
     start, why = (True, "asked for") if force else due(ledger)
     log.info("%s: %s", "run" if start else "wait", why)
     if not start:
         return {"started": False, "why": why}
-    from flows.retrain import run
+    from flows.retrain import run  # DVC and what it brings: seconds, every ten minutes, for a run that is not due
 
     try:
         return {"started": True, "why": why, "version": run(force=force).get("version")}

@@ -123,7 +123,7 @@ def test_a_server_that_asks_who_asks_does_its_work() -> None:
 def test_deployments_that_prefect_forgot_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.exceptions import ObjectNotFound
 
-    from flows.retrain import alone
+    from flows.alone import alone
 
     said: list[Exception | None] = [ObjectNotFound(None), OSError(), None, OSError(), ObjectNotFound(None)]
     asked: list[str] = []
@@ -156,7 +156,7 @@ def test_deployments_that_prefect_forgot_are_made_anew(monkeypatch: pytest.Monke
 
 
 def test_the_watch_lets_a_dataset_run_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.retrain import Busy, alone
+    from flows.alone import Busy, alone
     from flows.watch import watch
 
     monkeypatch.setattr("flows.watch.due", lambda _: (True, "new hips"))
@@ -169,7 +169,7 @@ def test_the_watch_lets_a_dataset_run_go_on(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_dataset_run_that_died_is_not_called_running() -> None:
     from flows import facts
-    from flows.retrain import alone
+    from flows.alone import alone
 
     settings, ledger = Settings().ensure(), Ledger.open()
     assert facts.last_run(ledger, settings) == {}

@@ -13,6 +13,7 @@ import pytest
 from arrivals import arrive
 
 import flows.policy as policy_module
+from flows import known
 from flows.policy import LEARNT, Params, due, new_labelled_hips
 from tasks.domain.params import load
 from tasks.keys import Keys
@@ -85,7 +86,7 @@ def test_however_many_come_on_a_monday_two_runs_take_them_all(hospital: Path, mo
     shutil.copy(Path(__file__).parents[2] / "params.yaml", "params.yaml")
     real, keys, began, params = Ledger.open(), Keys.open(), datetime.now(), load("retrain", Params)
     seen: list[dict[str, str]] = []
-    monkeypatch.setattr(policy_module.known, "hips", lambda: pd.DataFrame(seen))
+    monkeypatch.setattr(known, "hips", lambda: pd.DataFrame(seen))
     studies = [f"1.2.{number}" for number in range(200)]
     labels(hospital, "0001-a", *((keys.uid(study), None, "L") for study in studies))
     runs = 0
@@ -103,6 +104,18 @@ def test_however_many_come_on_a_monday_two_runs_take_them_all(hospital: Path, mo
         real.end_run(run, "finished", "a test")
     assert runs == 2
     assert real.counts()["done"] == 200
+
+
+def test_with_nothing_new_no_table_is_read(hospital: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch is a process of its own every ten minutes: what it need not import it does not."""
+    monkeypatch.setattr(known, "hips", lambda: pytest.fail("the hips were read"))
+    real = Ledger.open()
+    arrive(real, "1.2.1", files=1)
+    assert new_labelled_hips(real) == 0  # nothing is labelled
+    real.finish_batch(str(real.claim_batch("test")))
+    labels(hospital, "0001-a", ("2.25.1", None, "L"))
+    real.remember(LEARNT, json.dumps(["0001-a"]))
+    assert new_labelled_hips(real) == 0  # a run has finished with all of it
 
 
 def test_what_counts_as_new_is_a_hip_with_a_label(hospital: Path) -> None:
