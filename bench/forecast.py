@@ -119,7 +119,7 @@ def _tables(make: Any, patients: int, seed: int, test: float) -> tuple[Any, Any,
     read = {name: cohort[name] for name in ("hips", "features", "measures", "annotations", "split")}
     frame = rows_for(**read, params=params)
     names = feature_names(cohort["features"], params)
-    table = to_table(frame, len(names), _params())
+    table = to_table(frame, names, _params())
     order = np.lexsort((table.days, table.hips))
     return frame["fold"].astype(str).to_numpy()[order], table.rows(order), names
 

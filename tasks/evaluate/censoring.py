@@ -93,6 +93,7 @@ def _bootstrap(
     arrays: tuple[Array, Array, Array], kept: NDArray[np.bool_], rows: pd.DataFrame, statistic: Any, params: Params
 ) -> metrics.Estimate:
     chosen = [array[kept] for array in arrays]
+    folds = rows["fold"][kept].astype(str) if statistic is auc else None  # one model's ranks, see metrics.within
     return metrics.clustered_bootstrap(
-        chosen, rows["subject"][kept], statistic, params.resamples, params.seed, params.level
+        chosen, rows["subject"][kept], statistic, params.resamples, params.seed, params.level, folds
     )  # fmt: skip

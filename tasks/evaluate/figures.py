@@ -70,14 +70,14 @@ def roc(rows: pd.DataFrame, primary: Row, table: dict[str, Row]) -> Chart:
         if known["label"].nunique() == 2:
             colour = COLOURS[1 + (len(table) - 1 - index) % (len(COLOURS) - 1)]
             chart.line(
-                _curve(known["label"], known[column]),
+                _curve(known, column),
                 colour,
                 f"{NAMES.get(name, name)} {interval(row, 'auc')}",
                 width=1.2,
             )
     if rows["label"].nunique() == 2:
         label = f"model {interval(primary, 'auc')}"
-        chart.line(_curve(rows["label"], rows["risk"]), COLOURS[0], label, width=2.6)
+        chart.line(_curve(rows, "risk"), COLOURS[0], label, width=2.6)
     return chart
 
 
@@ -141,6 +141,14 @@ def distribution(rows: pd.DataFrame, primary: Row) -> Chart:
     return chart.bars(edges, counted[1.0], COLOURS[1], "progression within the horizon")
 
 
-def _curve(y: pd.Series, p: pd.Series) -> list[tuple[float, float]]:
-    fpr, tpr, _ = metrics.roc_curve(y, p.astype(float))
-    return list(zip(fpr.tolist(), tpr.tolist(), strict=True))
+def _curve(rows: pd.DataFrame, column: str) -> list[tuple[float, float]]:
+    """Of several folds the mean of their curves, each with its weight in the AUC (`metrics.within`)."""
+    parts = [one for _, one in rows.groupby("fold") if one["label"].nunique() == 2]
+    if len(parts) < 2:
+        fpr, tpr, _ = metrics.roc_curve(rows["label"], rows[column].astype(float))
+        return list(zip(fpr.tolist(), tpr.tolist(), strict=True))
+    grid = np.linspace(0, 1, 201)
+    curves = [metrics.roc_curve(one["label"], one[column].astype(float)) for one in parts]
+    weights = [one["label"].sum() * (1 - one["label"]).sum() / len(one) for one in parts]
+    mean = np.average([np.interp(grid, fpr, tpr) for fpr, tpr, _ in curves], axis=0, weights=weights)
+    return [(0.0, 0.0), *zip(grid.tolist(), mean.tolist(), strict=True)]

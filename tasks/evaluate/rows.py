@@ -112,7 +112,7 @@ def by_unit(rows: pd.DataFrame, columns: list[str]) -> dict[str, pd.DataFrame]:
     """The same scored rows per hip-visit; per hip (its last visit with a known label); per patient (the highest value
     over the hips, an event in any)."""
     last = rows.sort_values(["days", "hip_visit"]).drop_duplicates("hip", keep="last").sort_values("hip")
-    patient = last.groupby("subject", as_index=False)[["label", *columns]].max()
+    patient = last.groupby("subject", as_index=False)[["label", "fold", *columns]].max()
     return {"hip-visit": rows, "hip": last, "patient": patient}
 
 

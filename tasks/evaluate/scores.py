@@ -24,17 +24,21 @@ MEASURES: dict[str, Callable[..., Any]] = {
     "in_the_large": metrics.in_the_large,
     "ece": metrics.ece,
 }
+WITHIN_FOLDS = (metrics.auc, metrics.slope)
+"""Measures that are taken within folds, see `metrics.within`; frozen test and external patients are one fold each."""
 
 
 def describe(rows: pd.DataFrame, params: Params) -> Row:
-    """Counts and every measure with `_low` and `_high` of the model's risk over scored rows (one a hip-visit)."""
+    """Counts and every measure with `_low` and `_high` of the model's risk over scored rows (one a hip-visit). AUC and
+    slope are taken within folds; auc_pooled is over all rows together."""
     out = counts(rows, params)
     for name, statistic in MEASURES.items():
         found = _bootstrap(rows, "risk", statistic, params)
         out |= {k: v for k, v in found.as_dict(name).items() if k.startswith(name)}
         if name == "auc":
             out["degenerate_resamples"] = found.degenerate
-    analytic = metrics.delong(rows["label"], rows["risk"], rows["subject"], params.level)
+    out["auc_pooled"] = metrics.none_if_nan(metrics.auc(rows["label"], rows["risk"]))
+    analytic = metrics.delong(rows["label"], rows["risk"], rows["subject"], params.level, rows["fold"].astype(str))
     out["auc_delong_low"], out["auc_delong_high"] = (
         metrics.none_if_nan(analytic.low),
         metrics.none_if_nan(analytic.high),
@@ -204,8 +208,14 @@ def abstentions(frame: pd.DataFrame, params: Params) -> Row:
 
 def _bootstrap(rows: pd.DataFrame, column: str, statistic: Callable[..., Any], params: Params) -> metrics.Estimate:
     return metrics.clustered_bootstrap(
-        (rows["label"], rows[column]), rows["subject"], statistic, params.resamples, params.seed, params.level
-    )
+        (rows["label"], rows[column]), rows["subject"], statistic, params.resamples, params.seed, params.level,
+        _strata(rows, statistic),
+    )  # fmt: skip
+
+
+def _strata(rows: pd.DataFrame, statistic: Callable[..., Any]) -> pd.Series | None:
+    """Rank and slope compare what one model said: out-of-fold risks of different folds are those of different ones."""
+    return rows["fold"].astype(str) if statistic in WITHIN_FOLDS else None
 
 
 def _paired(rows: pd.DataFrame, column: str, statistic: Callable[..., Any], params: Params) -> metrics.Estimate:
@@ -218,6 +228,7 @@ def _paired(rows: pd.DataFrame, column: str, statistic: Callable[..., Any], para
         params.resamples,
         params.seed,
         params.level,
+        _strata(rows, statistic),
     )
 
 

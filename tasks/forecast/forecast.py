@@ -38,7 +38,7 @@ log = logging.getLogger("osteoflow.forecast")
 def run(params: Params, mapper: Mapper) -> None:
     frame = tables.read("sequences", SEQUENCES)
     names = _names(frame)
-    table = to_table(frame, len(names), params)
+    table = to_table(frame, names, params)
     order = np.lexsort((table.days, table.hips))
     frame, table = frame.iloc[order].reset_index(drop=True), table.rows(order)
     folds = frame["fold"].fillna("none").astype(str).to_numpy()
@@ -63,7 +63,8 @@ def _names(frame: pd.DataFrame) -> list[str]:
     return names if len(names) == width else [f"feature_{i:03d}" for i in range(width)]
 
 
-def to_table(frame: pd.DataFrame, width: int, params: Params) -> Table:
+def to_table(frame: pd.DataFrame, names: list[str], params: Params) -> Table:
+    width = len(names)
     vectors = np.full((len(frame), width), np.nan)
     for row, vector in enumerate(frame["features"]):
         if vector is not None:
@@ -83,7 +84,8 @@ def to_table(frame: pd.DataFrame, width: int, params: Params) -> Table:
     )
     text = {c: frame[c].fillna("").astype(str).to_numpy(dtype=str) for c in ("subject", "hip")}
     days = frame["days"].fillna(0.0).to_numpy(dtype=np.float64)
-    return Table(vectors, data, text["subject"], text["hip"], days, label)
+    anchors = tuple(names.index(name) for name in params.anchors if name in names)
+    return Table(vectors, data, text["subject"], text["hip"], days, label, anchors)
 
 
 def fit_members(
@@ -160,7 +162,7 @@ def _assemble(
     flags = {role: names.index(f"missing_{role}") for role in params.required_roles if f"missing_{role}" in names}
     usual_roles = [r for r, i in flags.items() if training.any() and np.nanmean(table.vectors[training, i]) < 0.5]
     usual = measured.mean(axis=0) > 0.5 if training.any() else np.ones(len(names), dtype=bool)
-    line = hazard.platt(raw["risk"][training], table.label[training], params.min_events)
+    line = hazard.platt(raw["risk"][training], table.label[training], params.min_events, folds[training])
     known = table.label[training]
     facts = {
         "kind": "onfh-progression-forecaster",
@@ -266,8 +268,9 @@ def measure(predictions: pd.DataFrame, params: Params) -> dict[str, Any]:
             row: dict[str, Any] = {}
             for name, statistic in (("auc", metrics.auc), ("brier", metrics.brier)):
                 row |= metrics.clustered_bootstrap(
-                    [known["label"], known[column]], known["subject"], statistic, params.metric_resamples, params.seed
-                ).as_dict(name)
+                    [known["label"], known[column]], known["subject"], statistic, params.metric_resamples, params.seed,
+                    strata=known["fold"].astype(str) if name == "auc" else None,
+                ).as_dict(name)  # fmt: skip
             sets[part]["model" if column == "risk" else column.removeprefix("risk_")] = row
     return {"sets": sets}
 

@@ -94,8 +94,13 @@ def fit(x: Array, data: Exposure, ridge: float, steps: int = 30, start: Fit | No
 
 def log_likelihood(score: Array, alpha: Array, data: Exposure) -> float:
     """Summed over seen intervals; score (N,)."""
-    eta = np.clip(score[:, None] + alpha, -40, 40)
-    return float((data.seen * (data.event * eta - np.logaddexp(0, eta))).sum())
+    return float(likelihoods(score[:, None] + alpha, data).sum())
+
+
+def likelihoods(eta: Array, data: Exposure) -> Array:
+    """(N,) log likelihood of each row, summed over its seen intervals; eta (N, J) log-odds."""
+    eta = np.clip(eta, -40, 40)
+    return np.asarray((data.seen * (data.event * eta - np.logaddexp(0, eta))).sum(axis=1))
 
 
 def risk(score: Array, alpha: Array) -> Array:
@@ -111,18 +116,23 @@ def inner_parts(patients: NDArray, folds: int) -> NDArray[np.intp]:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The penalty with the best likelihood of patients left out, and their risks and fits at that penalty."""
+    """The penalty with the best likelihood of patients left out; log-odds (N, J) of each row by the fit of the other
+    parts, and those fits."""
 
     ridge: float
-    risks: Array
+    eta: Array
     fits: tuple[Fit, ...]
+
+    @property
+    def risks(self) -> Array:
+        return 1 - np.prod(1 - sigmoid(self.eta), axis=1)
 
 
 def choose_ridge(x: Array, data: Exposure, parts: NDArray, grid: tuple[float, ...]) -> Chosen:
     best: tuple[float, Chosen] | None = None
     last: list[Fit] = []
     for ridge in grid:
-        total, risks, fits = 0.0, np.full(len(x), np.nan), []
+        eta, fits = np.zeros(data.seen.shape), []
         before = last
         for k in range(int(parts.max()) + 1):
             inside, outside = parts != k, parts == k
@@ -130,12 +140,11 @@ def choose_ridge(x: Array, data: Exposure, parts: NDArray, grid: tuple[float, ..
                 inside = outside
             found = fit(x[inside], data.rows(inside), ridge, steps=12, start=before[k] if before else None)
             fits.append(found)
-            score = x[outside] @ found.weight
-            total += log_likelihood(score, found.alpha, data.rows(outside))
-            risks[outside] = risk(score, found.alpha)
+            eta[outside] = (x[outside] @ found.weight)[:, None] + found.alpha
         last = fits
+        total = float(likelihoods(eta, data).sum())
         if best is None or total > best[0]:
-            best = total, Chosen(ridge, risks, tuple(fits))
+            best = total, Chosen(ridge, eta, tuple(fits))
     assert best is not None
     return best[1]
 
@@ -154,23 +163,34 @@ def resample(x: Array, data: Exposure, found: Fit, patients: NDArray, n: int, rn
     return np.column_stack([moves[:, :n_features], moves[:, n_features:].mean(axis=1)])
 
 
-def platt(risks: Array, labels: Array, min_events: int) -> tuple[float, float]:
-    """(intercept, slope) on the log-odds of known labels, held weakly at (0, 1); exactly that when events are few."""
+def platt(risks: Array, labels: Array, min_events: int, strata: NDArray | None = None) -> tuple[float, float]:
+    """(intercept, slope) on the log-odds of known labels, held weakly at (0, 1); exactly that when events are few.
+
+    The slope is that within `strata` (the folds, each another model's): between them the level of a risk runs against
+    that of the outcome, because the fold with more events was learnt for on the rest, which has fewer.
+    """
     known = np.isfinite(labels) & np.isfinite(risks)
     events = labels[known].sum()
     if events < min_events or known.sum() - events < min_events:
         return 0.0, 1.0
     odds = np.clip(risks[known], 1e-6, 1 - 1e-6)
-    x = np.column_stack([np.ones(known.sum()), np.log(odds / (1 - odds))])
-    held, at = np.diag([0.25, 2.0]), np.array([0.0, 1.0])
+    one, x, y = np.ones(known.sum()), np.log(odds / (1 - odds)), labels[known]
+    names, codes = np.unique(np.zeros(len(x)) if strata is None else strata[known], return_inverse=True)
+    apart = np.eye(len(names))[codes] if len(names) > 1 else np.zeros((len(x), 0))
+    held = np.concatenate([[0.25, 2.0], np.ones(apart.shape[1])])
+    line = _line(np.column_stack([one, x, apart]), y, np.zeros(len(x)), held, np.eye(len(held))[1])
+    slope = float(max(line[1], 0.05))
+    return float(_line(one[:, None], y, slope * x, held[:1], np.zeros(1))[0]), slope
+
+
+def _line(x: Array, y: Array, offset: Array, held: Array, at: Array) -> Array:
+    """Logistic regression whose coefficients are held at `at` with precision `held`."""
     line = at.copy()
     for _ in range(30):
-        p = sigmoid(x @ line)
-        move = np.linalg.solve(
-            held + (x.T * (p * (1 - p))) @ x, x.T @ (labels[known] - p) - held @ (line - at)
-        )  # fmt: skip
+        p = sigmoid(offset + x @ line)
+        move = np.linalg.solve(np.diag(held) + (x.T * (p * (1 - p))) @ x, x.T @ (y - p) - held * (line - at))
         line = line + move * min(1.0, 2.0 / max(float(np.abs(move).max()), 1e-12))
-    return float(line[0]), float(max(line[1], 0.05))
+    return line
 
 
 def calibrated(risks: Array, line: tuple[float, float]) -> Array:

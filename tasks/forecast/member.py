@@ -9,20 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.forecast.hazard import (
-    Array,
-    Exposure,
-    choose_ridge,
-    fit,
-    inner_parts,
-    log_likelihood,
-    platt,
-    resample,
-    sigmoid,
-)
+from tasks.forecast.baseline import Blend, blend, by_patient, candidates
+from tasks.forecast.hazard import Array, Exposure, fit, inner_parts, likelihoods, platt, sigmoid
 from tasks.forecast.params import Params
 from tasks.forecast.residual import Batch, Single, fit_residual
 from tasks.nets.forecaster import CLIP, YEAR, Member, Residual, with_past
+
+ENOUGH_ROWS = 1000
+"""Hip-visits of which one part of the patients left out shows what the residual is worth; with fewer, every part is."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +30,13 @@ class Table:
     hips: NDArray[np.str_]
     days: Array
     label: Array
+    anchors: tuple[int, ...] = ()
+    """Places in the vector of the few measurements that a small cohort is held to."""
 
     def rows(self, which: NDArray) -> Table:
         return Table(
             self.vectors[which], self.data.rows(which), self.patients[which], self.hips[which],
-            self.days[which], self.label[which],
+            self.days[which], self.label[which], self.anchors,
         )  # fmt: skip
 
     def past(self, x: Array) -> Array:
@@ -117,35 +113,40 @@ def _train(table: Table, params: Params, seed: int) -> Fitted:
         return Fitted(member, (np.zeros(n_features), member.alpha), reason=reason, facts=facts)
     data, patients = table.data.rows(used), table.patients[used]
     parts = inner_parts(table.patients, params.inner_folds)
-    plain = choose_ridge(x[used], data, parts[used], params.ridge)
-    last = fit(x[used], data, plain.ridge)
-    chosen = choose_ridge(past[used], data, parts[used], params.ridge)
-    found = fit(past[used], data, chosen.ridge)
-    member.weight, member.alpha = found.weight, found.alpha
-    member.spread = resample(past[used], data, found, patients, params.resamples, rng)
-    line = platt(chosen.risks, table.label[used], params.min_events)
-    member.amount = _amount(table, past, parts, chosen.fits[0].weight, chosen.fits[0].alpha, params, rng)
+    sets = candidates(n_features, table.anchors)
+    found = blend(past[used], data, patients, parts[used], sets, params.ridge, params.resamples, rng)
+    member.weight, member.alpha, member.spread = found.weight, found.alpha, found.spread
+    line = platt(found.risks, table.label[used], params.min_events, parts[used])
+    member.amount = _amount(table, past, parts, found, params, rng)
     losses = _fit_residual(residual, table, past, member.weight, member.alpha, params, rng) if member.amount else []
-    facts |= {"ridge": plain.ridge, "ridge_past": chosen.ridge, "amount": member.amount}
-    return Fitted(member, (last.weight, last.alpha), line, losses, "", facts)
+    facts |= {"shares": found.shares, "ridges": found.ridges, "amount": member.amount}
+    return Fitted(member, (found.last_visit.weight, found.last_visit.alpha), line, losses, "", facts)
 
 
-def _amount(
-    table: Table, past: Array, parts: NDArray, weight: Array, alpha: Array, params: Params, rng: np.random.Generator
-) -> float:
-    """How much of a residual to use: what makes patients likeliest that neither part of the forecaster has seen."""
+def _amount(table: Table, past: Array, parts: NDArray, found: Blend, params: Params, rng: np.random.Generator) -> float:
+    """How much of a residual to use: the most that makes patients likelier which no part of the forecaster has seen, by
+    more than the standard error of that gain. A cohort too small to show a gain has none."""
     if len(params.amounts) == 1:
         return params.amounts[0]
-    outside = parts == 0
-    inside = ~outside if (~outside).any() else outside
-    trial = Residual(past.shape[1] // 3, params.hidden)
+    gains = np.zeros((len(table.days), len(params.amounts)))
     # Half the steps show whether it helps.
     short = params.model_copy(update={"epochs": max(params.epochs // 2, 1)})
-    _fit_residual(trial, table.rows(inside), past[inside], weight, alpha, short, rng)
-    rest = table.rows(outside)
-    base, more = past[outside] @ weight, corrections(trial, rest, past[outside])
-    gains = [log_likelihood(base + amount * more, alpha, rest.data) for amount in params.amounts]
-    return float(params.amounts[int(np.argmax(gains))])
+    asked = range(int(parts.max()) + 1) if len(table.days) < ENOUGH_ROWS else range(1)
+    for k in asked:
+        outside = parts == k
+        inside = ~outside if (~outside).any() else outside
+        weight, alpha = found.parts[k]
+        trial = Residual(past.shape[1] // 3, params.hidden)
+        _fit_residual(trial, table.rows(inside), past[inside], weight, alpha, short, rng)
+        rest = table.rows(outside)
+        base, more = (past[outside] @ weight)[:, None] + alpha, corrections(trial, rest, past[outside])[:, None]
+        without = likelihoods(base, rest.data)
+        for place, amount in enumerate(params.amounts):
+            gains[outside, place] = likelihoods(base + amount * more, rest.data) - without
+    each = by_patient(gains[np.isin(parts, asked)], table.patients[np.isin(parts, asked)])
+    mean, error = each.mean(axis=0), each.std(axis=0) / np.sqrt(len(each))
+    best = int(np.argmax(mean))
+    return float(params.amounts[best]) if mean[best] > error[best] else min(params.amounts)
 
 
 def _whiten(x: Array, shrinkage: float) -> Array:

@@ -12,6 +12,8 @@ class Params(Section):
     """Equal intervals of the horizon, each with its own baseline hazard."""
     ridge: tuple[PositiveFloat, ...]
     """Penalties on standardized weights among which inner cross-validation by patient chooses."""
+    anchors: tuple[str, ...]
+    """Measurements that a regression of its own sees alone: what a small cohort falls back to."""
     inner_folds: PositiveInt
     """Folds of that inner cross-validation."""
     min_events: PositiveInt

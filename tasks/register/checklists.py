@@ -51,7 +51,8 @@ def _answers(facts: Facts, evaluate: Facts, sections: Facts) -> dict[str, str]:
         f"{forecast.get('max_missing_share', '?')} of the usual inputs are missing",
         "model": f"{classify.get('network', '?')} encoder; LSTM of {forecast.get('hidden', '?')} units over visits, "
         "residual on a penalized discrete-time hazard regression; forecaster.py in this package",
-        "tuning": f"penalty among {forecast.get('ridge', '?')} by inner cross-validation by patient",
+        "tuning": f"penalty among {forecast.get('ridge', '?')} and shares of few or all measurements, now or "
+        "with the past, by inner cross-validation by patient",
         "start": "file and digest in params.json" if classify.get("pretrained") else "random, seeded",
         "ensemble": f"{len((facts.get('networks') or {}).get('forecast') or [])} members, one for each fold left out",
         "measures": "AUC, average precision, Brier score, calibration slope and intercept, decision curve; "

@@ -44,7 +44,7 @@ __all__ = [
     "Estimate", "accuracy", "auc", "average_precision", "balanced_accuracy", "brier", "by_rows", "calibration",
     "calibration_bins", "clustered_bootstrap", "delong", "ece", "f1", "holm", "in_the_large", "intercept", "log_loss",
     "mean", "net_benefit", "none_if_nan", "paired_bootstrap", "precision", "prevalence", "recall", "roc_curve", "slope",
-    "specificity", "wilson",
+    "specificity", "wilson", "within",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -144,13 +144,14 @@ def clustered_bootstrap(
     n: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    strata: ArrayLike | None = None,
 ) -> Estimate:
     """`statistic(*arrays)` with its percentile interval over `n` resamples of whole clusters (patients).
 
     Rows where an array is not finite are left out first. The interval is NaN with one cluster, or where fewer than
-    half of the resamples define the statistic.
+    half of the resamples define the statistic. With `strata` it is the mean over them, see `within`.
     """
-    kept, codes, n_clusters = _complete(arrays, clusters)
+    kept, codes, n_clusters, statistic = _complete(arrays, clusters, statistic, strata)
     value = float(statistic(*kept)) if len(codes) else float("nan")
     values = _resample(lambda w: statistic(*kept, w=w), codes, n_clusters, n, seed)
     low, high, degenerate = _percentiles(values, level)
@@ -166,12 +167,13 @@ def paired_bootstrap(
     n: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    strata: ArrayLike | None = None,
 ) -> Estimate:
     """`statistic(y, first) - statistic(y, second)` on the same rows and the same resampled patients.
 
     p_value: twice the smaller share of resamples on either side of 0, never below 1 / resamples.
     """
-    (y_, a, b), codes, n_clusters = _complete([y, first, second], clusters)
+    (y_, a, b), codes, n_clusters, statistic = _complete([y, first, second], clusters, statistic, strata)
 
     def difference(w: Array | None = None) -> Any:
         return statistic(y_, a, w=w) - statistic(y_, b, w=w)
@@ -199,30 +201,76 @@ def by_rows(function: Callable[..., float]) -> Statistic:
     return statistic
 
 
-def delong(y: ArrayLike, p: ArrayLike, clusters: ArrayLike, level: float = 0.95) -> Estimate:
-    """AUC with the clustered DeLong interval of Obuchowski (Biometrics 1997; 53:567), normal on the AUC's scale."""
-    (y_, p_), codes, n_clusters = _complete([y, p], clusters)
-    value = float(auc(y_, p_)) if len(codes) else float("nan")
-    ones, zeros = y_ == 1, y_ == 0
-    m, k = int(ones.sum()), int(zeros.sum())
-    estimate = partial(Estimate, n=len(codes), n_patients=n_clusters, n_events=m)
-    if m == 0 or k == 0:
+def within(statistic: Statistic, strata: ArrayLike) -> Statistic:
+    """`statistic(y, p)` inside each stratum, averaged with the weight events x non-events / rows.
+
+    Out-of-fold risks come from another model in each fold. The fold that happens to hold more events was learnt for on
+    the rest, which holds fewer, so its risks are low: over all folds together even a good model may rank below chance,
+    and one that knows nothing always does. What a model can do shows among the hip-visits that it alone is asked about.
+    """
+    names, codes = np.unique(np.asarray(strata), return_inverse=True)
+    if len(names) < 2:
+        return statistic
+    places = [np.flatnonzero(codes == k) for k in range(len(names))]
+
+    def averaged(y: Array, *more: Array, w: Array | None = None) -> Any:
+        total, sum_of = np.zeros(1 if w is None else len(w)), np.zeros(1 if w is None else len(w))
+        for at in places:
+            part = None if w is None else w[:, at]
+            value = np.atleast_1d(statistic(y[at], *(one[at] for one in more), w=part))
+            rows = np.full(1, float(len(at))) if part is None else part.sum(axis=1)
+            events = y[at].sum(keepdims=True) if part is None else part @ y[at]
+            weight = np.where(np.isfinite(value), events * (rows - events) / np.maximum(rows, 1), 0.0)
+            total, sum_of = total + weight, sum_of + weight * np.nan_to_num(value)
+        mean_of = divide(sum_of, total)
+        return float(mean_of[0]) if w is None else mean_of
+
+    return averaged
+
+
+def delong(
+    y: ArrayLike, p: ArrayLike, clusters: ArrayLike, level: float = 0.95, strata: ArrayLike | None = None
+) -> Estimate:
+    """AUC with the clustered DeLong interval of Obuchowski (Biometrics 1997; 53:567), normal on the AUC's scale. With
+    `strata`, between which no patient is shared, of their mean as in `within`."""
+    (y_, p_), codes, n_clusters, statistic = _complete([y, p], clusters, auc, strata)
+    value = float(statistic(y_, p_)) if len(codes) else float("nan")
+    estimate = partial(Estimate, n=len(codes), n_patients=n_clusters, n_events=int((y_ == 1).sum()))
+    _, parts = np.unique(_finite([y, p], strata), return_inverse=True)
+    total = variance = 0.0
+    for k in range(int(parts.max(initial=-1)) + 1):
+        own = parts == k
+        events, rows = float(y_[own].sum()), float(own.sum())
+        if 0 < events < rows:
+            weight = events * (rows - events) / rows
+            total += weight
+            variance += weight**2 * _delong_variance(y_[own], p_[own], codes[own])
+    if not total:
         return estimate(float("nan"), float("nan"), float("nan"))
-    negatives, positives = np.sort(p_[zeros]), np.sort(p_[ones])
-    v10 = (np.searchsorted(negatives, p_[ones], "left") + np.searchsorted(negatives, p_[ones], "right")) / (2 * k)
-    v01 = 1 - (np.searchsorted(positives, p_[zeros], "left") + np.searchsorted(positives, p_[zeros], "right")) / (2 * m)
+    half = _normal_quantile(0.5 + level / 2) * sqrt(variance) / total
+    return estimate(value, max(0.0, value - half), min(1.0, value + half)) if np.isfinite(half) else estimate(
+        value, float("nan"), float("nan"))  # fmt: skip
+
+
+def _delong_variance(y: Array, p: Array, codes: NDArray[np.intp]) -> float:
+    """Of the AUC of one stratum that holds both events and non-events; NaN with one cluster of either."""
+    _, codes = np.unique(codes, return_inverse=True)
+    n_clusters, value = int(codes.max()) + 1, float(auc(y, p))
+    ones, zeros = y == 1, y == 0
+    m, k = int(ones.sum()), int(zeros.sum())
+    negatives, positives = np.sort(p[zeros]), np.sort(p[ones])
+    v10 = (np.searchsorted(negatives, p[ones], "left") + np.searchsorted(negatives, p[ones], "right")) / (2 * k)
+    v01 = 1 - (np.searchsorted(positives, p[zeros], "left") + np.searchsorted(positives, p[zeros], "right")) / (2 * m)
     count = partial(np.bincount, minlength=n_clusters)
     d10 = count(codes[ones], v10) - count(codes[ones]) * value
     d01 = count(codes[zeros], v01) - count(codes[zeros]) * value
     i10, i01 = len(np.unique(codes[ones])), len(np.unique(codes[zeros]))
     if min(i10, i01, n_clusters) < 2:
-        return estimate(value, float("nan"), float("nan"))
+        return float("nan")
     s10 = i10 / ((i10 - 1) * m) * (d10**2).sum()
     s01 = i01 / ((i01 - 1) * k) * (d01**2).sum()
     s11 = n_clusters / (n_clusters - 1) * (d10 * d01).sum()
-    error = sqrt(max(0.0, s10 / m + s01 / k + 2 * s11 / (m * k)))
-    half = _normal_quantile(0.5 + level / 2) * error
-    return estimate(value, max(0.0, value - half), min(1.0, value + half))
+    return float(max(0.0, s10 / m + s01 / k + 2 * s11 / (m * k)))
 
 
 def holm(p_values: ArrayLike) -> Array:
@@ -239,11 +287,21 @@ def holm(p_values: ArrayLike) -> Array:
 # ---- inside ----
 
 
-def _complete(arrays: Sequence[ArrayLike], clusters: ArrayLike) -> tuple[list[Array], NDArray[np.intp], int]:
+def _complete(
+    arrays: Sequence[ArrayLike], clusters: ArrayLike, statistic: Statistic, strata: ArrayLike | None
+) -> tuple[list[Array], NDArray[np.intp], int, Statistic]:
+    """The rows where every array is finite, their clusters as numbers, how many, and the statistic within strata."""
     columns = [np.asarray(array, dtype=float) for array in arrays]
     finite = np.all([np.isfinite(column) for column in columns], axis=0)
     names, codes = np.unique(np.asarray(clusters, dtype=str)[finite], return_inverse=True)
-    return [column[finite] for column in columns], codes, len(names)
+    if strata is not None:
+        statistic = within(statistic, np.asarray(strata, dtype=str)[finite])
+    return [column[finite] for column in columns], codes, len(names), statistic
+
+
+def _finite(arrays: Sequence[ArrayLike], strata: ArrayLike | None) -> NDArray[np.str_]:
+    finite = np.all([np.isfinite(np.asarray(array, dtype=float)) for array in arrays], axis=0)
+    return np.full(len(finite), "")[finite] if strata is None else np.asarray(strata, dtype=str)[finite]
 
 
 def _resample(statistic: Statistic, codes: NDArray[np.intp], n_clusters: int, n: int, seed: int) -> Array:

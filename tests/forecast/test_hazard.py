@@ -97,6 +97,18 @@ def test_platt_corrects_overconfidence_and_leaves_few_events_alone() -> None:
     assert hazard.platt(np.array([0.2]), np.array([np.nan]), 5) == (0.0, 1.0)
 
 
+def test_the_slope_of_calibration_is_that_within_folds() -> None:
+    """Risks are right but for their level, which runs against the outcome's from fold to fold."""
+    rng = np.random.default_rng(4)
+    fold, odds = np.arange(1500) % 3, rng.normal(0, 0.7, 1500)
+    y = (rng.random(1500) < 1 / (1 + np.exp(-(odds + fold - 2)))).astype(float)
+    risks = 1 / (1 + np.exp(-(odds - fold)))
+    assert hazard.platt(risks, y, 5)[1] < 0.4
+    intercept, slope = hazard.platt(risks, y, 5, fold)
+    assert slope == pytest.approx(1.0, abs=0.15)
+    assert float(np.mean(hazard.calibrated(risks, (intercept, slope)))) == pytest.approx(y.mean(), abs=0.02)
+
+
 def test_ridge_is_chosen_by_patients_left_out() -> None:
     """Pure noise wants the largest penalty, a strong signal a small one."""
     rng = np.random.default_rng(3)

@@ -107,6 +107,32 @@ def test_bootstrap_and_delong_agree(cohort):
     assert boot.high == pytest.approx(analytic.high, abs=0.02)
 
 
+def test_risks_of_different_folds_are_ranked_within_them(cohort):
+    """A model that knows the prevalence of the other folds alone is wrong about pairs of folds, and is worth 0.5."""
+    share = np.repeat([0.2, 0.4, 0.6], 50)
+    fold = np.repeat(["0", "1", "2"], 50)
+    y = np.concatenate([np.arange(50) < 50 * one for one in (0.2, 0.4, 0.6)]).astype(float)
+    p = (1.2 - share) / 2
+    assert metrics.auc(y, p) < 0.4
+    patients = np.arange(150) // 2
+    assert metrics.clustered_bootstrap((y, p), patients, n=50, strata=fold).value == 0.5
+    assert metrics.delong(y, p, patients, strata=fold).value == 0.5
+    y, p, clusters = cohort
+    fold = np.asarray(clusters).astype(int) % 3
+    boot = metrics.clustered_bootstrap((y, p), clusters, strata=fold)
+    each = [metrics.auc(y[fold == k], p[fold == k]) for k in range(3)]
+    weight = [y[fold == k].mean() * (1 - y[fold == k]).sum() for k in range(3)]
+    assert boot.value == pytest.approx(np.average(each, weights=weight))
+    analytic = metrics.delong(y, p, clusters, strata=fold)
+    assert (boot.value, boot.low, boot.high) == pytest.approx((analytic.value, analytic.low, analytic.high), abs=0.03)
+    shifted = metrics.clustered_bootstrap((y, p + 5 * fold), clusters, strata=fold)
+    assert (shifted.value, shifted.low) == (boot.value, boot.low)
+    assert metrics.clustered_bootstrap((y, p), clusters, n=50, strata=["all"] * len(y)) == metrics.clustered_bootstrap(
+        (y, p), clusters, n=50)  # fmt: skip
+    paired = metrics.paired_bootstrap(y, p, p + 5 * fold, clusters, n=50, strata=fold)
+    assert (paired.value, paired.low, paired.high) == (0, 0, 0)
+
+
 def test_an_estimate_says_what_it_rests_on(cohort):
     y, p, clusters = cohort
     found = metrics.clustered_bootstrap((y, p), clusters, metrics.auc, n=200, seed=1)
