@@ -45,6 +45,9 @@ class Child:
     """Written by the child once it is up."""
     works: str = ""
     """Asked again and again (POST): a server that lives and cannot do its work is ended, and started again."""
+    file: Path | None = None
+    """Its database. When that was removed, or another restored in its place, the child works on with one that nobody
+    else sees: it is ended, and started again."""
 
 
 @dataclass
@@ -59,6 +62,8 @@ class _Running:
     last_exit: int | None = field(default=None)
     worked: float | None = None
     """When it was last seen to work; None: not since it was started."""
+    inode: int | None = None
+    """Of its database, as it began with it or was first seen with it."""
 
 
 class Supervisor:
@@ -72,7 +77,8 @@ class Supervisor:
         self.ending = threading.Event()
 
     def start(self, child: Child, wait: bool = True) -> int:
-        self.running.append(_Running(child, self._spawn(child), time.monotonic()))
+        inode = _inode(child.file)
+        self.running.append(_Running(child, self._spawn(child), time.monotonic(), inode=inode))
         self.say()
         if wait:
             self.wait(child.name)
@@ -104,14 +110,22 @@ class Supervisor:
     def _ask(self) -> None:
         while not self.ending.wait(ASK_S):
             for one in self.running:
-                process = one.process
-                if not one.child.works or one.due is not None:
-                    continue
-                if _answers(one.child.works, b"{}"):
-                    one.worked = time.monotonic()
-                elif time.monotonic() - (one.worked or one.started + START_PATIENCE_S) > SILENT_S:
-                    log.warning("%s has not done its work for %.0f s: it is ended", one.child.name, SILENT_S)
-                    _signal(process, signal.SIGKILL)
+                if one.due is None and (wrong := self._wrong(one)):
+                    log.warning("%s %s: it is ended", one.child.name, wrong)
+                    _signal(one.process, signal.SIGKILL)
+
+    def _wrong(self, one: _Running) -> str:
+        """Why a child that lives does not do its work, in words."""
+        now, inode = time.monotonic(), _inode(one.child.file)
+        if one.inode is not None and inode != one.inode:
+            return "holds a database that is not there any more"
+        one.inode = inode
+        if not one.child.works:
+            return ""
+        if _answers(one.child.works, b"{}"):
+            one.worked = now
+        silent = now - (one.worked or one.started + START_PATIENCE_S)
+        return f"has not done its work for {SILENT_S:.0f} s" if silent > SILENT_S else ""
 
     def _mend(self, one: _Running) -> None:
         now = time.monotonic()
@@ -124,6 +138,7 @@ class Supervisor:
             one.pause = min(2 * one.pause, LONGEST_PAUSE_S)
             self.say()
         elif one.due is not None and now >= one.due:
+            one.inode = _inode(one.child.file)
             one.process, one.started, one.due, one.worked = self._spawn(one.child), now, None, None
             self.say()
 
@@ -222,6 +237,13 @@ def _up(child: Child) -> bool:
     if child.mark is not None and not child.mark.exists():
         return False
     return not child.url or _answers(child.url)
+
+
+def _inode(path: Path | None) -> int | None:
+    try:
+        return path.stat().st_ino if path is not None else None
+    except OSError:
+        return None
 
 
 def _answers(url: str, data: bytes | None = None) -> bool:

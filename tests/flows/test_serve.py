@@ -101,6 +101,32 @@ def test_a_server_that_lives_and_does_not_work_is_started_again(monkeypatch: pyt
     supervisor.stop()
 
 
+def test_a_child_whose_database_was_removed_or_restored_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds the old one open, answers from it, and what it writes there is lost."""
+    import threading
+
+    for name, seconds in (("ASK_S", 0.05), ("FIRST_PAUSE_S", 0.1), ("LONGEST_PAUSE_S", 0.1)):
+        monkeypatch.setattr(f"flows.supervise.{name}", seconds)
+    settings = Settings().ensure()
+    database = settings.home / "prefect.db"
+    supervisor = Supervisor(settings, dict(os.environ))
+    supervisor.start(replace(sleeper("prefect", settings.home), file=database))
+    supervisor.running[0].pause = 0.1
+    watching = threading.Thread(target=supervisor.watch)
+    watching.start()
+    database.touch()  # it makes its own
+    eventually(lambda: supervisor.running[0].inode is not None)
+    assert serving(settings) == {"prefect": "up"}
+    database.with_name("backup").touch()
+    database.with_name("backup").rename(database)
+    eventually(lambda: serving(settings)["prefect"].startswith("up, died 1 times, last with -9"))
+    database.unlink()
+    eventually(lambda: serving(settings)["prefect"].startswith("up, died 2 times, last with -9"))
+    supervisor.ending.set()
+    watching.join()
+    supervisor.stop()
+
+
 def test_a_server_that_asks_who_asks_does_its_work() -> None:
     import http.server
     import threading
