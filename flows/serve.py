@@ -40,6 +40,7 @@ ROLES = ("receiver", "worker", "deployments")
 def children(settings: Settings) -> list[Child]:
     here = sys.executable
     prefect, mlflow = port("OSTEOFLOW_PREFECT_PORT", PREFECT_PORT), port("OSTEOFLOW_MLFLOW_PORT", MLFLOW_PORT)
+    own = Path(os.environ.get("PREFECT_HOME", settings.home / "prefect")) / "prefect.db"  # not there with Postgres
     ledger = None if settings.ledger_url else settings.identified / "ledger.sqlite"
     holding = {"receiver": ledger, "worker": ledger}
     roles = {
@@ -56,7 +57,7 @@ def children(settings: Settings) -> list[Child]:
             (here, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)),
             f"http://127.0.0.1:{prefect}/api/health",
             works=f"http://127.0.0.1:{prefect}/api/flows/count",  # asks the database, which `health` does not
-            file=Path(os.environ.get("PREFECT_HOME", settings.home / "prefect")) / "prefect.db",  # unless it is Postgres
+            file=own,
         ),
         roles["deployments"],
         Child(
