@@ -16,6 +16,7 @@ from tasks.domain.params import load
 from tasks.domain.settings import Settings
 from tasks.ledger import Ledger
 from tasks.receive import Params, follow_orthanc, poll_dicomweb, settle, watch_once
+from tasks.receive.ask import Asking, Pacs
 from tasks.receive.scp import serving
 
 log = logging.getLogger("osteoflow.receiver")
@@ -58,6 +59,8 @@ def looks(settings: Settings, params: Params, ledger: Ledger, hints: Hints) -> d
         steps["orthanc"] = lambda: follow_orthanc(orthanc, ledger, site, origin)
     if dicomweb := settings.dicomweb_url:
         steps["dicomweb"] = lambda: poll_dicomweb(dicomweb, ledger, site, origin, params)
+    if query := settings.dicom_query:
+        steps["declared"] = Asking(Pacs.named(query, settings.ae_title), ledger, params)
     steps["complete"] = lambda: hints.give(settle(ledger, params))
     steps["annotations"] = lambda: take_inbox(ledger, params.stable_seconds)
     return steps

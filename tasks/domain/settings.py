@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     """PEM files: with a certificate, C-STORE speaks TLS only; with a CA, senders need a certificate of it."""
     dicom_sites: str = ""
     """Further titles that are answered, each the door of a site: `AET=site`, separated by commas."""
+    dicom_query: str = ""
+    """`AET@host:port` of the PACS that is asked by C-FIND how many files a study has; empty: none is."""
     origin: Literal["hospital", "phantom"] = "hospital"
     """What everything that is received is: `phantom` for a rehearsal."""
     orthanc_url: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ ANNOTATIONS = (
     "1.2.840.10008.5.1.4.1.1.88.35",  # Extensible SR
 )
 """SOP classes of what readers draw and measure (TID 1500 is one of the SR): they go to inbox/annotations."""
+DRAWN = ("SEG", "RTSTRUCT", "SR")
+"""Modality of such series."""
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,11 @@ def _arrival(header: Header, sha256: str, size: int, site: str, origin: str) -> 
         geometry=geometry_of(header),
         declared=declared_files(header),
     )
+
+
+def images_in(series: Iterable[tuple[str, int | None]]) -> int | None:
+    """Files of a study by (modality, files) of each of its series, as an archive counts them: without those that are no
+    files of a study here. None when the archive does not count."""
+    counts = [count for modality, count in series if modality not in DRAWN]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None

@@ -20,7 +20,7 @@ from tasks.domain.errors import Unavailable, WrongUse
 from tasks.ledger import Ledger
 from tasks.receive.folder import CHUNK, CHUNK_BYTES, Summary
 from tasks.receive.intake import Intake
-from tasks.receive.judge import Received
+from tasks.receive.judge import Received, images_in
 from tasks.receive.params import Params
 from tasks.store.dicom import is_uid
 
@@ -28,7 +28,7 @@ TIMEOUT_S = 60
 PAGE = 100
 BLOCK = 1 << 16
 MOST_PART_BYTES = 4 << 30
-STUDY_UID, FILES_IN_STUDY = "0020000D", "00201208"
+STUDY_UID, FILES_IN_STUDY, FILES_IN_SERIES, MODALITY = "0020000D", "00201208", "00201209", "00080060"
 
 
 class Server:
@@ -116,10 +116,11 @@ def follow_orthanc(url: str, ledger: Ledger, site: str, origin: str) -> Summary:
 
 def _declare_orthanc(server: Server, key: str, ledger: Ledger, site: str) -> None:
     study = server.json(f"/studies/{quote(key, safe='')}")
-    counts = server.json(f"/studies/{quote(key, safe='')}/statistics")
-    if isinstance(study, dict) and isinstance(counts, dict):
+    series = server.json(f"/studies/{quote(key, safe='')}/series")
+    if isinstance(study, dict) and isinstance(series, list):
         uid = study.get("MainDicomTags", {}).get("StudyInstanceUID", "")
-        _declare(ledger, site, str(uid), int(counts.get("CountInstances", 0)))
+        counts = [(str(one.get("MainDicomTags", {}).get("Modality", "")), len(one["Instances"])) for one in series]
+        _declare(ledger, site, str(uid), images_in(counts))
 
 
 # ---- DICOMweb -------------------------------------------------------------------------------------------------------
@@ -140,8 +141,9 @@ def poll_dicomweb(
                 continue
             before = summary.files
             _take(intake, _parts(server, f"/studies/{uid}"), site, origin, summary)
+            if declared is not None:
+                _declare(ledger, site, uid, images_in(_series(server, uid)))
             if declared is not None and summary.files - before >= declared:
-                _declare(ledger, site, uid, declared)
                 ledger.remember(name, str(declared))
     return summary
 
@@ -169,6 +171,13 @@ def _studies(server: Server, since: datetime) -> Iterator[tuple[str, int | None]
         if len(found) < PAGE:
             return
         offset += len(found)
+
+
+def _series(server: Server, uid: str) -> list[tuple[str, int | None]]:
+    """(modality, number of instances or None) of each series of a study."""
+    found = server.json(f"/studies/{uid}/series?includefield={FILES_IN_SERIES}", "application/dicom+json")
+    counts = [(str(_value(one, MODALITY)), _value(one, FILES_IN_SERIES)) for one in found or []]
+    return [(modality, int(count) if count is not None else None) for modality, count in counts]
 
 
 def _value(study: Any, tag: str) -> Any:
@@ -233,7 +242,7 @@ def _flush(intake: Intake, chunk: list[Received], summary: Summary) -> None:
     chunk.clear()
 
 
-def _declare(ledger: Ledger, site: str, study_uid: str, declared: int) -> None:
+def _declare(ledger: Ledger, site: str, study_uid: str, declared: int | None) -> None:
     for version in ledger.find(study_uid):
-        if version.site == site and version.current and version.state == "receiving" and declared > 0:
+        if version.site == site and version.current and version.state == "receiving" and declared:
             ledger.declare(version.row_key, declared)

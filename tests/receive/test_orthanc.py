@@ -19,6 +19,7 @@ from dicom_files import dataset, encoded, stack
 from tasks.domain.errors import Unavailable
 from tasks.ledger import Ledger
 from tasks.receive import Params, follow_orthanc, poll_dicomweb, settle
+from tasks.receive.ask import Pacs
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -119,6 +120,8 @@ def test_what_it_says_when_stable_is_the_declared_count(orthanc: Orthanc, ledger
         assert time.monotonic() < deadline, "Orthanc never said that the study is stable"
         time.sleep(0.2)
     assert settle(ledger, params, force=True)
+    asked = Pacs.named(f"ORTHANC@127.0.0.1:{orthanc.dicom}", "OSTEOFLOW")
+    assert asked.counts(["1.7.2", "1.7.99"]) == {"1.7.2": 5}
 
 
 def test_dicomweb_finds_and_fetches_the_same_bytes_of_pixels(orthanc: Orthanc, ledger: Ledger, params: Params) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -13,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pydicom
 import pytest
-from dicom_files import stack
+from dicom_files import dicom, stack
 
 from tasks.domain.errors import Unavailable, WrongUse
 from tasks.ledger import Ledger
@@ -38,6 +39,10 @@ class Archive:
     def uid(self, data: bytes) -> str:
         return str(pydicom.dcmread(BytesIO(data)).StudyInstanceUID)
 
+    def series(self, uid: str) -> Counter[str]:
+        """Modality → how many files: the archive counts everything that it holds."""
+        return Counter(str(pydicom.dcmread(BytesIO(data)).Modality) for data in self.files if self.uid(data) == uid)
+
     def answer(self, path: str) -> tuple[str, bytes] | None:
         parts = urlsplit(path)
         words = parts.path.strip("/").split("/")
@@ -51,8 +56,13 @@ class Archive:
         if words[0] == "instances":
             found = [data for data in self.files if hashlib.sha1(data).hexdigest() == words[1]]
             return ("application/dicom", found[0]) if found else None
-        if words[0] == "studies" and words[-1] == "statistics":
-            return _json({"CountInstances": sum(self.uid(data) == words[1] for data in self.files)})
+        if words[0] == "studies" and words[-1] == "series":
+            return _json(
+                [
+                    {"MainDicomTags": {"Modality": modality}, "Instances": ["…"] * count}
+                    for modality, count in self.series(words[1]).items()
+                ]
+            )
         if words[0] == "studies" and len(words) == 2:
             return _json({"MainDicomTags": {"StudyInstanceUID": words[1]}})
         if words == ["dicom-web", "studies"]:
@@ -62,6 +72,13 @@ class Archive:
                 for uid in sorted(set(uids))
             ]
             return _json(rows[int(query["offset"]) :][: int(query["limit"])])
+        if words[:2] == ["dicom-web", "studies"] and words[-1] == "series":
+            return _json(
+                [
+                    {"00080060": {"vr": "CS", "Value": [modality]}, "00201209": {"vr": "IS", "Value": [count]}}
+                    for modality, count in self.series(words[2]).items()
+                ]
+            )
         if words[:2] == ["dicom-web", "studies"]:
             body = b"".join(
                 b"--mark\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n"
@@ -164,6 +181,23 @@ def test_dicomweb_is_polled_and_only_what_changed_is_fetched(
     assert len(held.asked) == 1
     held.add(stack("1.8", 3)[2:])
     assert poll_dicomweb(base, ledger, "local", "hospital", params).accepted == 1
+    assert len(settle(ledger, params, force=True)) == 2
+
+
+def test_what_readers_drew_is_counted_by_an_archive_and_waited_for_by_nobody(
+    archive: tuple[Archive, str], ledger: Ledger, params: Params
+) -> None:
+    """An archive's count of a study has its SEG and SR in it; here these go to inbox/annotations."""
+    held, url = archive
+    drawn = dicom("1.7", series="9", SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4", Modality="SEG")
+    held.add([*stack("1.7", 4), drawn])
+    held.changes.append(("StableStudy", "1.7"))
+    taken = follow_orthanc(url, ledger, "local", "hospital")
+    assert (taken.accepted, taken.annotations) == (4, 1)
+    assert ledger.current()[0].declared == 4
+    held.add([*stack("1.8", 4), dicom("1.8", series="9", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33", Modality="SR")])
+    poll_dicomweb(url + "/dicom-web", ledger, "local", "hospital", params)
+    assert [version.declared for version in ledger.current()] == [4, 4]
     assert len(settle(ledger, params, force=True)) == 2
 
 
