@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from tasks.compare import fold
 from tasks.compare.params import Params
 from tasks.domain.hip import ROLES
+from tasks.nets.backbones import mmacs
 from tasks.nets.encoder import SliceClassifier
 from tasks.nets.folding import folded
 from tasks.store import hips
@@ -79,6 +80,7 @@ def run() -> dict[str, object]:
             found |= _traffic(train["ours_end_to_end"], found["infer_img_per_s"]["ours_bf16"])
         else:
             found["ten_networks"] = _ten(job)
+            found["floor"] = _floor(found)
     return found
 
 
@@ -228,6 +230,35 @@ def _traffic(train: float, infer: float) -> dict[str, object]:
         "train_share_of_copy": round(train * MB_PER_IMAGE["train"] * 1e6 / copied, 3),
         "infer_share_of_copy": round(infer * MB_PER_IMAGE["infer"] * 1e6 / copied, 3),
     }
+
+
+def _floor(found: dict[str, Any]) -> dict[str, object]:
+    """What this core can multiply, large matrices at best, and how near to that the figures are: two operations a MAC,
+    three forward passes' worth a training step. Where bfloat16 is no faster here, no reading in bfloat16 is."""
+    speed = {name: _matmul(kind) for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    reading = 2 * mmacs(SliceClassifier(NETWORK, 3, 0.0), 3, found["px"]) / 1000
+    section = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))["compare"]
+    every = sum(mmacs(SliceClassifier(name, 3, 0.0), 3, COHORT["px"]) for name in section["networks"])
+    least = 6 * every / 1000 * COHORT["slices"] * COHORT["epochs"] / speed["fp32"] / 60
+    return {
+        "matmul_gflop_per_s": {name: round(value, 1) for name, value in speed.items()},
+        "infer_share_of_matmul": {
+            name: round(rate * reading / speed["fp32"], 3) for name, rate in found["infer_img_per_s"].items()
+        },
+        "ten_networks_cpu_minutes_at_matmul_speed": round(least, 1),
+        "ten_networks_share_of_matmul": round(least / found["ten_networks"]["cpu_minutes_per_fold"], 3),
+    }
+
+
+def _matmul(kind: torch.dtype, side: int = 1024) -> float:
+    """GFLOP per CPU second, the best of some."""
+    a, b = torch.rand(side, side).to(kind), torch.rand(side, side).to(kind)
+    best = float("inf")
+    for _ in range(20):
+        start = _clock()
+        torch.mm(a, b)
+        best = min(best, _clock() - start)
+    return 2 * side**3 / best / 1e9
 
 
 def _ten(job: fold.Job) -> dict[str, object]:
