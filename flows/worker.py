@@ -18,6 +18,9 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
+
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows import arrive
 from flows.given import PRELOAD, giving
@@ -31,6 +34,9 @@ from tasks.store.mapping import Kept
 log = logging.getLogger("osteoflow.worker")
 
 POLL_S, RETRY_S, ASK_AGAIN_S = 0.25, 5.0, 15.0
+NOT_LONG: dict[Any, Any] = {PREFECT_CLIENT_MAX_RETRIES: 1, PREFECT_API_REQUEST_TIMEOUT: 5.0}
+"""A server that is up and busy (its database locked, say) is asked five times by default, over two minutes, while the
+study waits."""
 
 
 def run() -> None:
@@ -75,7 +81,8 @@ def work(server: _Server) -> dict[str, int]:
     if not server.answers():
         return arrive.arrive.fn()
     try:
-        return arrive.arrive()
+        with temporary_settings(NOT_LONG):
+            return arrive.arrive()
     except (OsteoflowError, BrokenProcessPool):
         raise
     except Exception as error:  # noqa: BLE001 - what Prefect dies of must not keep a study waiting

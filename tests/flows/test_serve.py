@@ -262,6 +262,36 @@ def test_without_prefect_the_worker_works_on(monkeypatch: pytest.MonkeyPatch) ->
     assert worker.work(_Server()) == {"studies": 0, "scored": 0}
 
 
+def test_a_prefect_that_is_up_and_busy_keeps_no_study_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client would ask five times, for one to two minutes, before it gives up."""
+    import http.server
+    import threading
+
+    from flows import worker
+
+    asked: list[str] = []
+
+    class Busy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if self.path == "/api/health" else 503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    monkeypatch.setattr(arrive.arrive, "fn", lambda: {"studies": 0, "scored": 0})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}/api")
+        there = _Server()
+        assert worker.work(there) == {"studies": 0, "scored": 0}
+        assert asked[0] == "/api/health" and len(asked) <= 3, "once more, and then without it"
+        assert worker.work(there) == {"studies": 0, "scored": 0} and len(asked) <= 3, "and not again at once"
+        server.shutdown()
+
+
 def test_a_lease_of_a_process_that_is_gone_or_is_another_by_now() -> None:
     owner = arrive._owner()
     assert not arrive._is_gone(owner)
