@@ -67,9 +67,9 @@ def read(dataset: Dataset) -> tuple[list[tuple[int, Any]] | None, list[Drawn], l
     for number, group in enumerate(groups, 1):
         labels = _labels(group, number)
         drawn, told = _region(dataset, group, number)
-        flat, why = _in_pixels(dataset, group, owner)
+        flat, none = _in_pixels(dataset, group, owner)
         planes += flat
-        told += [f"measurement group {number} draws {one}; its region was left out" for one in why]
+        told += [f"measurement group {number} draws {what}; its region was left out" for what in none]
         notes += told
         for key, contours in drawn.items():  # groups of one plane each make one mask
             polygons.setdefault(key, []).extend(contours)
@@ -98,7 +98,7 @@ def _region(
     dataset: Dataset, group: Dataset, number: int
 ) -> tuple[dict[tuple[str, str, str, str], list[Dataset]], list[str]]:
     """What one group draws: {(label, side, study, frame of reference): polygons in space}, and why the rest is none."""
-    notes = []
+    notes: list[str] = []
     spatial = [item for item in _walk(group) if item.get("ValueType") == "SCOORD3D"]
     if not spatial:
         return {}, notes

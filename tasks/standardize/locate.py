@@ -21,7 +21,16 @@ from tasks.domain.hip import Side
 from tasks.domain.volume import Volume
 from tasks.standardize.balls import view, voted
 from tasks.standardize.head import SURE, Head, alike, facing, heads
-from tasks.standardize.mirror import ALL_METAL, IMPLANT, OFFSETS_MM, facing_head, metal, midline, mirrored_place
+from tasks.standardize.mirror import (
+    ALL_METAL,
+    IMPLANT,
+    OFFSETS_MM,
+    facing_head,
+    metal,
+    midline,
+    mirrored_place,
+    pelvis_at,
+)
 from tasks.standardize.pairs import pair
 from tasks.standardize.params import Localizer
 from tasks.standardize.rim import agreed
@@ -47,13 +56,11 @@ UNLIKE_MM = 5.0
 
 @dataclass(frozen=True)
 class Located:
-    """heads by side; `missing`: why a side that the volume should show has none; `side_from`: pair | midline | neck;
-    `conflict`: two ways to tell the side disagree."""
+    """heads by side; `missing`: why a side that the volume should show has none; `side_from`: pair | midline | neck."""
 
     heads: dict[Side, Head] = field(default_factory=dict)
     missing: dict[Side, str] = field(default_factory=dict)
     side_from: str = ""
-    conflict: str = ""
 
     @property
     def confidence(self) -> float:
@@ -71,7 +78,22 @@ def locate(volume: Volume, polarity: int, params: Localizer) -> Located:
         if polarity and len(answer.heads) < 2:
             answer = completed(answer, pair(seen, sign, votes, params))
         answers.append(answer)
-    return max(answers, key=lambda answer: answer.confidence)
+    return of_a_pelvis(seen, polarity, max(answers, key=lambda answer: answer.confidence))
+
+
+def of_a_pelvis(seen: Volume, polarity: int, answer: Located) -> Located:
+    """The answer, or none where two legs, or a chest, lie where a pelvis should be."""
+    centres = [head.centre for head in answer.heads.values()]
+    if not centres or answer.side_from == "neck":
+        return answer
+    middle = np.mean(centres, axis=0)
+    if len(centres) == 1:
+        across = midline(seen, centres[0])
+        middle = middle if across is None else np.array([across, *centres[0][1:]])
+    if pelvis_at(seen, middle, polarity):
+        return answer
+    reason = "no femoral head found: what looks like one has no pelvis beside it, but air or fat alone"
+    return Located({}, {"L": reason, "R": reason})
 
 
 def completed(answer: Located, both: tuple[Head, Head] | None) -> Located:
@@ -177,9 +199,11 @@ def one_side(seen: Volume, head: Head, params: Localizer) -> Located:
     if middle is None or abs(head.centre[0] - middle) < 0.35 * params.separation_mm[0]:
         return Located({by_neck: head}, {}, "neck")
     side: Side = "L" if head.centre[0] > middle else "R"
-    conflict = "" if side == by_neck else "the neck points to the other side than the body's midline"
     other: Side = "R" if side == "L" else "L"
-    return Located({side: head}, {other: "the mirrored place lies outside the series"}, "midline", conflict)
+    if side != by_neck:
+        reason = f"a head of neither side for sure: its neck says {by_neck}, the middle of what is shown {side}"
+        return Located({}, {"L": reason, "R": reason})
+    return Located({side: head}, {other: "the mirrored place lies outside the series"}, "midline")
 
 
 def opposite(volume: Volume, polarity: int, known: Head, params: Localizer) -> Located:

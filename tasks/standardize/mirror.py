@@ -7,13 +7,23 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tasks.domain.volume import Volume
-from tasks.standardize.balls import AIR
+from tasks.standardize.balls import AIR, FLOOR
 from tasks.standardize.head import LEAST_SEEN, METAL, Head, ended, void
 from tasks.standardize.params import Localizer
 from tasks.standardize.rim import ROUGH, Judged, ends, judge, refine
 
 WIDE_MM = 280.0
 """A field of view wider than this was meant for both hips."""
+
+EDGE = 8
+"""Steps of 5 mm: where more air than this lies beside the body at one end of a field, its middle is not the body's."""
+
+FAT = float(np.log(FLOOR + 0.6))
+"""What is brighter, where fat is bright, is fat."""
+
+PELVIS, LEAST_POINTS = 0.28, 30
+"""Least share of what is neither air nor fat at the middle of a pelvis (0.36 and more in 60 of them, and below 0.25
+between two knees that were taken for one); and with fewer points nothing can be said."""
 
 OFFSETS_MM = np.array([-16.0, -8.0, 0.0, 8.0, 16.0])
 """Along each axis, where the head opposite a sure one is looked for about its mirror image."""
@@ -27,7 +37,7 @@ IMPLANT = "signal void in {:.0%} of the ball at the mirrored place: an implant"
 
 def midline(seen: Volume, centre: NDArray[np.float64]) -> float | None:
     """LPS x of the middle of the body at the height of `centre`. Where a wide field of view cuts the body off it is the
-    middle of the field; None where a narrow one does."""
+    middle of the field; None where a narrow one does, or a wide one that lies beside it."""
     out = np.arange(-300.0, 301.0, 5.0)
     axes = seen.affine[:3, :3] / seen.spacing
     across = axes[:, int(np.abs(axes[0]).argmax())]
@@ -44,9 +54,23 @@ def midline(seen: Volume, centre: NDArray[np.float64]) -> float | None:
         shown = points[inside][:, 0]
         if len(body) and shown[-1] - shown[0] > 240 and body[0] > 0 and body[-1] < len(shown) - 1:
             middles.append((shown[body[0]] + shown[body[-1]]) / 2)
-        elif len(body) and shown[-1] - shown[0] > WIDE_MM:
+        elif len(body) and shown[-1] - shown[0] > WIDE_MM and body[0] <= EDGE and body[-1] >= len(shown) - 1 - EDGE:
             middles.append((shown[0] + shown[-1]) / 2)
     return float(np.median(middles)) if middles else None
+
+
+def pelvis_at(seen: Volume, middle: NDArray[np.float64], polarity: int) -> bool:
+    """Whether what lies about the body's middle at the height of the heads may be a pelvis. Two legs have air or their
+    skin's fat there, and a chest has lungs. In what is not T1-like nothing is known to be fat."""
+    aside, around, up = np.meshgrid([-6.0, 0.0, 6.0], np.arange(-20.0, 21, 5), np.arange(-10.0, 46, 5), indexing="ij")
+    points = middle + np.stack([aside.ravel(), around.ravel(), up.ravel()], axis=-1)
+    index = seen.to_index(points)
+    inside = ((index > -0.5) & (index < np.array(seen.array.shape) - 0.5)).all(axis=1)
+    if inside.sum() < LEAST_POINTS:
+        return True
+    values = ndimage.map_coordinates(seen.array, index[inside].T, order=1, mode="nearest")
+    fat = (values >= FAT) & (polarity > 0)
+    return bool(((values > AIR) & ~fat).mean() >= PELVIS)
 
 
 def mirrored_place(seen: Volume, head: Head, middle: float) -> NDArray[np.float64] | None:

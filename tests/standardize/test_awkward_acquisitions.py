@@ -1,6 +1,6 @@
 """Acquisitions in which a head was once found where none is, and called one (tests/support/awkward; the whole battery
 is `python -m bench heads`): the necks beside collapsed heads, a trochanter, a ball too small or too doubtful opposite a
-sure head."""
+sure head, the middle of a field that lies beside the body."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tasks.standardize.params import Params
 
 ONCE_WRONG = [
     ("one axial", "bodies", 6), ("fluid", "phantom", 5), ("collapsed", "torsos", 5), ("child", "torsos", 4),
+    ("cut", "bodies", 9),
 ]  # fmt: skip
 
 

@@ -3,14 +3,19 @@ man, fields of view from 165 to 450 mm, every plane, oblique, one hip only, an i
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import tissues
-from torsos import NO_HIPS, person
+from pydicom.dataset import Dataset
+from torsos import NO_HIPS, both, knee, person
 
 import tasks.standardize.locate as located
 from tasks.domain.volume import Volume
-from tasks.standardize.locate import Head, locate
+from tasks.standardize import place
+from tasks.standardize.locate import Head, Located, locate
 from tasks.standardize.params import Params
 
 # name: seed, size, plane, field of view mm, matrix, slices, step mm, tilt, side shown alone, state of it
@@ -70,3 +75,55 @@ def test_no_hip_where_there_is_none(name: str, params: Params) -> None:
     t1, fluid = tissues.scanned(make(rng), slab, [tissues.T1, tissues.STIR], rng, tissues.Faults())
     assert not locate(t1, 1, params.localizer).heads
     assert not locate(fluid, 0, params.localizer).heads
+
+
+@pytest.mark.parametrize("seed", [16, 17])
+def test_two_knees_in_one_field_of_view_are_no_hips(seed: int, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their condyles are balls, level and a pelvis apart."""
+    rng = np.random.default_rng([5, seed])
+    apart, fov = 2 * rng.uniform(58, 118), float(rng.uniform(300, 440))
+    middle, tilt = rng.normal(0, 6, 3), rng.normal(0, 4, 3)
+    slab = tissues.Slab("coronal", (fov, fov), (112, 112), 16, 4.6, 4.0, middle, (tilt[0], tilt[1], tilt[2]))
+    (t1,) = tissues.scanned(both(knee, seed, apart), slab, [tissues.T1], rng, tissues.Faults(noise=0.06))
+    found = locate(t1, 1, params.localizer)
+    assert not found.heads and "no pelvis" in found.missing["L"]
+    monkeypatch.setattr(located, "pelvis_at", lambda *place: True)
+    assert set(locate(t1, 1, params.localizer).heads) == {"L", "R"}  # what they were called before
+
+
+def seen_by(monkeypatch: pytest.MonkeyPatch, part: str = "", **found: Located) -> dict[Any, Any]:
+    """Series of these roles, in which the localizer has found this."""
+    header = Dataset()
+    header.BodyPartExamined = part
+    stack = SimpleNamespace(frames=[SimpleNamespace(dataset=header)])
+    answers = iter([found[role] for role in ("t1", "contrast", "fluid") if role in found])
+    monkeypatch.setattr(place, "locate", lambda *args: next(answers))
+    return {role: SimpleNamespace(volume=None, stack=stack) for role in found}
+
+
+LEFT, RIGHT = (Head(np.array([x, 0.0, 0.0]), 24.0, 0.9, np.sign(x), 1.0) for x in (90.0, -90.0))
+MOVED = Head(np.array([70.0, 0.0, 0.0]), 24.0, 0.9, 1.0, 1.0)
+
+
+def test_another_series_shows_the_head_that_the_first_one_missed(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Located({"L": LEFT}, {"R": "destroyed"}), Located({"L": LEFT, "R": RIGHT}, {}, "pair")
+
+    def heads_of(**found: Located) -> set[str]:
+        return set(place.localize(seen_by(monkeypatch, **found), params)[0].heads)
+
+    assert heads_of(t1=one, fluid=two) == {"L", "R"}
+    assert heads_of(t1=one, contrast=Located(), fluid=two) == {"L", "R"}
+    assert heads_of(t1=one, fluid=Located({"L": MOVED, "R": RIGHT})) == {"L"}  # they do not agree
+    assert heads_of(t1=Located({"L": LEFT}, {"R": "signal void in 90%"}), fluid=two) == {"L"}
+    assert heads_of(t1=two) == {"L", "R"}
+
+
+def test_a_header_of_another_part_of_the_body_makes_one_ball_none(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Located({"L": LEFT}), Located({"L": LEFT, "R": RIGHT}, {}, "pair")
+    for part, heads in (("SHOULDER", 0), ("PELVIS", 1), ("", 1)):
+        assert len(place.localize(seen_by(monkeypatch, part, t1=one), params)[0].heads) == heads
+    assert len(place.localize(seen_by(monkeypatch, "KNEE", t1=two), params)[0].heads) == 2

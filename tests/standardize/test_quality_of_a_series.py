@@ -11,8 +11,8 @@ from torsos import Person, person
 
 from tasks.domain.volume import Volume
 from tasks.standardize import intensity, quality
+from tasks.standardize.hip import poor
 from tasks.standardize.params import Params
-from tasks.standardize.visit import poor
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tasks.phantom import hip as phantom
 from tasks.phantom.anatomy import CHANNELS, Canvas, Capsule, Ellipsoid, draw
 from tasks.phantom.study import StudyPlan, _body, pose
 from tasks.standardize.locate import Head, Located
-from tasks.standardize.visit import coverage
+from tasks.standardize.place import coverage
 
 WRONG_MM = 8.0
 """A head that is called one and lies this far from the truth, or is none, is confidently wrong."""

@@ -202,6 +202,21 @@ def knee(rng: np.random.Generator) -> Paint:
     return paint
 
 
+def both(make: Callable[[np.random.Generator], Paint], seed: int, apart: float) -> Paint:
+    """What `make` makes and its mirror image, `apart` mm from middle to middle: two legs in one field of view."""
+
+    class Mirrored:
+        def __init__(self, field: Field, out: float) -> None:
+            shift = np.array([out * apart / 2, 0, 0], np.float32)
+            self.points, self.lay = (field.points - shift) * np.array([out, 1, 1], np.float32), field.lay
+
+    def paint(field: Field) -> None:
+        for out in (1.0, -1.0):
+            make(np.random.default_rng(seed))(Mirrored(field, out))  # type: ignore[arg-type]
+
+    return paint
+
+
 def skull(rng: np.random.Generator) -> Paint:
     s, c = rng.uniform(0.9, 1.1), rng.uniform(-20, 20, 3)
 
