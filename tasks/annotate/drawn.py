@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +20,18 @@ MAX_BYTES = 2**30
 """A mask file, or the array that it claims to hold, is never larger than this."""
 
 WORDS = {
-    "lesion": ("lesion", "necros", "necrot", "onfh", "avn", "infarct"),
-    "vessel": ("vessel", "vascul", "artery", "arteri", "vein"),
-    "head": ("head", "caput"),
+    "lesion": ("lesion", "lasion", "laesion", "necros", "necrot", "nekro", "onfh", "avn", "infarct", "infarkt"),
+    "vessel": ("vessel", "vascul", "artery", "arteri", "vein", "gefa", "vaisseau"),
+    "head": ("head", "caput", "kopf", "tete", "cabeza", "testa"),
 }
-"""Label -> what its names in DICOM SEG, RTSTRUCT and drawing programs contain; the first that fits wins, so that
-'necrosis of the femoral head' is a lesion."""
+"""Label -> what its names in DICOM SEG, RTSTRUCT and drawing programs contain, without accents; the first that fits
+wins, so that 'necrosis of the femoral head' is a lesion."""
 
 
-SIDES = {"L": ("left", "links", "linke", "linker", "gauche", "l"), "R": ("right", "rechts", "rechte", "rechter", "r")}
+SIDES = {
+    "L": ("left", "lt", "links", "linke", "linker", "li", "gauche", "izquierda", "izquierdo", "sinistra", "sin", "l"),
+    "R": ("right", "rt", "rechts", "rechte", "rechter", "re", "droite", "droit", "derecha", "derecho", "destra", "r"),
+}
 """Words of a name that claim a side, standing alone: 'head_L', 'Left femoral head'."""
 
 
@@ -59,7 +63,7 @@ class Drawn:
 def label_of(*names: object) -> str | None:
     """head, lesion or vessel by the first of `names` that says so."""
     for name in names:
-        text = str(name or "").lower()
+        text = _plain(name)
         if text in WORDS:
             return text
         for label, words in WORDS.items():
@@ -70,15 +74,21 @@ def label_of(*names: object) -> str | None:
 
 def side_of(*names: object, described: tuple[object, ...] = ()) -> str:
     """L or R by the first of `names`, then of the free texts `described`, that claims one side; nothing when none does,
-    or one claims both. A letter claims a side in a name alone: a text may say 'by R. Meier'."""
-    for shortest, texts in ((1, names), (2, described)):
+    or one claims both. One or two letters claim a side in a name alone: a text may say 'by R. Meier'."""
+    for shortest, texts in ((1, names), (3, described)):
         for text in texts:
-            plain = re.sub(r"\b\w['’]", " ", str(text or "").lower())  # de l'épiphyse
+            plain = re.sub(r"\b\w['’]", " ", _plain(text))  # de l'épiphyse
             words = {word for word in re.split(r"[\W_]+", plain) if len(word) >= shortest}
             claimed = [side for side, own in SIDES.items() if words & set(own)]
             if claimed:
                 return claimed[0] if len(claimed) == 1 else ""
     return ""
+
+
+def _plain(text: object) -> str:
+    """Small letters without accents, however they are encoded."""
+    apart = unicodedata.normalize("NFKD", str(text or "").lower())
+    return "".join(letter for letter in apart if not unicodedata.combining(letter))
 
 
 def check_size(*shape: int, item: int = 1) -> None:

@@ -112,19 +112,19 @@ def _listed(row: Any, folder: Path, number: int) -> Drawn:
     path = named(row, folder)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BadInput("outside", "names a file outside the folder of masks.csv")
+    name = path.name.lower()
+    if not name.endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES)):
+        raise BadInput("unknown_format", "is neither NIfTI (.nii, .nii.gz) nor NRRD (.nrrd, .nhdr)")
     if not path.is_file():
         raise BadInput("missing_file", "is not there")
-    name = path.name.lower()
     if path.stat().st_size > MAX_BYTES:
         raise BadInput("too_large", f"a mask file may have {MAX_BYTES // 2**20} MiB")
     if name.endswith(nifti.SUFFIXES):
         kind = "nifti"
         array, affine = nifti.read(path, row.value)
-    elif name.endswith(nrrd.SUFFIXES):
+    else:
         array, affine, own = nrrd.read(path, row.label, row.value, row.side or "")
         kind = "seg.nrrd" if own else "nrrd"
-    else:
-        raise BadInput("unknown_format", "is neither NIfTI (.nii, .nii.gz) nor NRRD (.nrrd, .nhdr)")
     return Drawn(
         row.label, array, affine, kind, study=row.study_instance_uid, series=row.series_instance_uid,
         reader=row.reader, side=row.side or "", patient_id=row.patient_id, site=row.site, row=number,

@@ -19,6 +19,7 @@ from pydicom.uid import generate_uid
 from skimage.measure import find_contours
 
 from tasks.annotate import label_studio, masks_in
+from tasks.annotate.drawn import label_of, side_of
 from tasks.annotate.readers import dice
 from tasks.domain.errors import BadInput
 from tasks.domain.volume import Volume
@@ -299,3 +300,16 @@ def test_broken_bytes_are_refused_and_never_raise(hospital: Hospital, kind: str)
         refused += bool(found and found.refused)
         assert "Doe" not in str(found and found.refused) and "P-0007" not in str(found and found.refused)
     assert refused > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "side"),
+    [
+        ("Femur_Head_L", "head", "L"), ("FemoralHead Rt", "head", "R"), ("Hüftkopf re", "head", "R"),
+        ("tête fémorale gauche", "head", "L"), ("te\u0302te fe\u0301morale droite", "head", "R"),
+        ("Femurkopfnekrose links", "lesion", "L"), ("Läsion", "lesion", ""), ("cabeza femoral izquierda", "head", "L"),
+        ("GTV necrosis", "lesion", ""), ("Gefäße", "vessel", ""), ("PTV_7000", None, ""), ("Blase", None, ""),
+    ],
+)  # fmt: skip
+def test_structures_are_known_by_the_names_of_several_languages(name: str, label: str | None, side: str) -> None:
+    assert (label_of(name), side_of(name)) == (label, side)
