@@ -106,7 +106,7 @@ def outage(place: Path) -> dict[str, Any]:
         "studies": len(hospital.studies), "studies by door": scanner.studies_by, "files sent": sent,
         "sent again after a cut": scanner.again, **verdict,
         "status asked": said.asked, "status untrue": said.untrue, **found,
-        "controls": controls, "seconds": clock.laps,
+        "controls": controls, "seconds": clock.laps, "load": [round(x, 1) for x in os.getloadavg()],
     }  # fmt: skip
 
 
