@@ -77,8 +77,7 @@ def _frame(
     def group(name: str) -> Dataset:
         if classic is not None:
             return classic
-        found = _first(own, name)
-        return found if found is not None else (_first(shared, name) or Dataset())
+        return _first(own, name) or _first(shared, name) or Dataset()  # an item without values says nothing
 
     measures, transform = group("PixelMeasuresSequence"), group("PixelValueTransformationSequence")
     position = group("PlanePositionSequence").get("ImagePositionPatient")
@@ -142,9 +141,10 @@ def physics_of(dataset: Dataset, group: Any) -> dict[str, Any]:
 
     kind = [str(v).upper() for v in (frame_type.get("FrameType") or dataset.get("ImageType") or [])]
     content = group("FrameContentSequence")
-    tr = _number(said("RepetitionTime", timing))
-    te = _number(echo.get("EffectiveEchoTime")) or _number(said("EchoTime", echo))
-    ti = _number(modifier.get("InversionTimes")) or _number(said("InversionTime", modifier))
+    # Some converters keep the times at the root of an enhanced object, where they stand in a classic one.
+    tr = _number(said("RepetitionTime", timing, dataset))
+    te = _number(echo.get("EffectiveEchoTime")) or _number(said("EchoTime", echo, dataset))
+    ti = _number(modifier.get("InversionTimes")) or _number(said("InversionTime", modifier, dataset))
     options = _words(said("ScanOptions", dataset)) + _words(said("SequenceVariant", dataset))
     suppression = str(said("SpectrallySelectedSuppression", modifier, dataset) or "").upper()
     excitation = str(modifier.get("SpectrallySelectedExcitation") or "").upper()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+from copy import deepcopy
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 from scans import classic, data_of, enhanced
 
@@ -51,6 +53,41 @@ def test_enhanced_multi_frame_with_a_rescale_of_each_frame(small: Volume) -> Non
     same_place(volume(stacks[0])[0], even)
     assert stacks[0].physics["tr_ms"] == 4200 and stacks[0].physics["te_ms"] == 50
     assert stacks[0].physics["ti_ms"] == 160 and stacks[0].physics["fat_suppressed"]
+
+
+@pytest.mark.parametrize("how", ["frames", "shared", "root", "empty items", "two files"])
+def test_enhanced_frames_say_what_they_say_in_any_place(how: str, small: Volume) -> None:
+    even = Volume((small.array // 2 * 2).astype(np.uint16), small.affine)
+    ((name, data),) = enhanced(even, "fluid", scale=2.0)
+    whole = pydicom.dcmread(io.BytesIO(data))
+    shared, frames = whole.SharedFunctionalGroupsSequence[0], whole.PerFrameFunctionalGroupsSequence
+    entries = []
+    if how == "frames":
+        for group in frames:
+            group.update(deepcopy(shared))
+        del whole.SharedFunctionalGroupsSequence
+    elif how in ("shared", "empty items"):
+        for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence", "PixelValueTransformationSequence"):
+            setattr(shared, keyword, frames[0][keyword].value)
+            for group in frames:
+                setattr(group, keyword, [Dataset()] if how == "empty items" else [])
+    elif how == "root":
+        for keyword in ("MRTimingAndRelatedParametersSequence", "MREchoSequence", "MRModifierSequence"):
+            del shared[keyword]
+        whole.RepetitionTime, whole.EchoTime, whole.InversionTime = 4200, 50, 160
+    else:  # a concatenation
+        size = len(whole.PixelData) // len(frames)
+        for number, (start, end) in enumerate(((0, 3), (3, len(frames)))):
+            part = deepcopy(whole)
+            part.PerFrameFunctionalGroupsSequence, part.NumberOfFrames = frames[start:end], end - start
+            part.PixelData = whole.PixelData[start * size : end * size]
+            part.SOPInstanceUID = part.file_meta.MediaStorageSOPInstanceUID = f"{whole.SOPInstanceUID}.{number}"
+            entries.append((f"{number}.dcm", data_of(part)))
+    ((stack,), none) = read_stacks(entries or [(name, data_of(whole))])
+    assert not none
+    same_place(volume(stack)[0], even)
+    assert [stack.physics[time] for time in ("tr_ms", "te_ms", "ti_ms")] == [4200, 50, 160]
+    assert stack.physics["fat_suppressed"]
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
