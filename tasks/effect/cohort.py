@@ -144,7 +144,7 @@ def _hip(visits: list[Visit], history: History, params: Params) -> dict[str, Any
         follow = min(seen, key=lambda visit: abs(visit["days"] - start - params.follow_up_days))
         row["follow_up_after"] = float(follow["days"]) - start
         row[name], row[f"{name}_same_place"] = _change(baseline, follow, name)
-        row[f"{name}_se"] = float(np.hypot(_number(baseline.get(f"{name}_se")), _number(follow.get(f"{name}_se"))))
+        row[f"{name}_se"] = _error(baseline, follow, name, row[f"{name}_same_place"] == 1)
     return row
 
 
@@ -153,6 +153,14 @@ def _change(baseline: Visit, follow: Visit, name: str) -> tuple[float, float]:
     within what both show; else 0, and whole pictures are compared."""
     placed = _number(follow.get(f"{name}_change")) - _number(baseline.get(f"{name}_change"))
     return (placed, 1.0) if np.isfinite(placed) else (float(follow[name]) - float(baseline[name]), 0.0)
+
+
+def _error(baseline: Visit, follow: Visit, name: str, placed: bool) -> float:
+    """Standard error of the change: of both measurements, and of both registrations where it rests on them."""
+    parts = [_number(visit.get(f"{name}_se")) for visit in (baseline, follow)]
+    if placed:
+        parts += [np.nan_to_num(_number(visit.get(f"{name}_change_registration_se"))) for visit in (baseline, follow)]
+    return float(np.sqrt(np.sum(np.square(parts))))
 
 
 def _covariates(visit: Visit, params: Params) -> dict[str, float]:

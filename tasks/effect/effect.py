@@ -63,7 +63,7 @@ def run(params: Params, mapper: Mapper) -> None:
     write_text(FOLDER / "paper.csv", _beside(rows).to_csv(index=False, float_format="%.6g"))
     write_text(FOLDER / "models.csv", _modelled(models))
     facts = _facts(table, hips, left_out, models, propensities, params)
-    write_json(FOLDER / "effect.json", facts | {"landmark_left_out": not_at_risk})
+    write_json(FOLDER / "effect.json", facts | {"landmark_left_out": _few(not_at_risk, params.suppress_below)})
     write_text(FOLDER / "effect.svg", forest(rows, PAPER))
     write_text(FOLDER / "overlap.svg", overlap(propensities))
     for paper in PAPER:
@@ -176,6 +176,10 @@ def _shown(row: dict[str, Any], params: Params) -> dict[str, Any]:
     return empty | kept | {"reason": f"fewer than {params.suppress_below} patients: not shown"}
 
 
+def _few(counts: dict[str, int], below: int) -> dict[str, int | str]:
+    return {reason: n if n >= below else f"<{below}" for reason, n in counts.items()}
+
+
 def _beside(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The paper's table and ours, a row an outcome: change with its interval and what it rests on."""
     table = []
@@ -243,7 +247,8 @@ def _facts(
         } for arm, found in propensities.items()
     }  # fmt: skip
     return {
-        "rows": rows, "paper": PAPER, "overlap": shared, "models": models, "left_out": left_out,
+        "rows": rows, "paper": PAPER, "overlap": shared, "models": models,
+        "left_out": _few(left_out, params.suppress_below),
         "hips": {
             str(arm): len(own) if own["subject"].nunique() >= params.suppress_below else None
             for arm, own in hips.groupby("treatment")

@@ -33,7 +33,7 @@ def run(params: Params, mapper: Mapper) -> None:
         frame = frame.drop(columns="risk_cox")
     report, tables, primary_rows = evaluate(frame, params)
     entries = exclusions.flow(read_table("hips", rows.DATA / "hips.parquet"), frame)
-    tables["flow"] = cohort.suppress(entries, exclusions.COUNTS, params.suppress_below)
+    tables["flow"] = exclusions.shown(entries, params.suppress_below)
     shutil.rmtree(FOLDER, ignore_errors=True)
     write_json(REPORT, report)
     for name, table in tables.items():
@@ -76,9 +76,11 @@ def evaluate(
         "baselines": against,
         "populations": {group: described[group] | {"baselines": compared[group]} for group in known},
         "units": scores.units(chosen, params),
-        "subgroups": cohort.hide(scores.subgroups(chosen, params), COUNTS, params.suppress_below),
+        "subgroups": cohort.hide(scores.subgroups(chosen, params), COUNTS, params.suppress_below, "subgroup"),
         "survival": [row for group, one in groups.items() for row in censoring.table(one, group, params)],
-        "vendors": cohort.hide(scores.unseen_vendors(known["out_of_fold"], params), COUNTS, params.suppress_below),
+        "vendors": cohort.hide(
+            scores.unseen_vendors(known["out_of_fold"], params), COUNTS, params.suppress_below, "unit"
+        ),
         "required": needed.beside(primary, inputs, described["out_of_fold"], params.r2_share),
         "privacy": {
             "anonymity": privacy.anonymity(frame, params),
@@ -89,10 +91,11 @@ def evaluate(
         "interval": f"{params.level:.0%} percentile, {params.resamples} resamples of patients",
         "note": RESEARCH_ONLY,
     }
+    counted = cohort.cohort(frame)
     baseline_rows = [{"baseline": baseline, **row} for baseline, row in against.items()]
     tables = {
-        "cohort": cohort.suppress(
-            cohort.cohort(frame), ["all", "out_of_fold", "test", "external"], params.suppress_below
+        "cohort": cohort.protect(
+            counted, cohort.POPULATIONS, params.suppress_below, cohort.cohort_sums(counted, cohort.POPULATIONS)
         ),
         "baselines": baseline_rows,
         "units": report["units"],

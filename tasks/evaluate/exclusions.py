@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.domain.hip import RESEARCH_ONLY
-from tasks.evaluate.cohort import suppress
+from tasks.evaluate.cohort import protect
 
 Row = dict[str, Any]
 COUNTS = ["hip_visits", "hips", "patients"]
@@ -58,9 +58,16 @@ def _column(rows: pd.DataFrame, name: str) -> pd.Series:
     return rows[name] if name in rows else pd.Series("", index=rows.index)
 
 
+def shown(table: list[Row], below: int) -> list[Row]:
+    """The table as it may leave the house: what is left and what is excluded add up to what arrived."""
+    whole = next((i for i, row in enumerate(table) if row["kind"] == "all"), -1)
+    parts = [i for i, row in enumerate(table) if row["kind"] != "all"]
+    return protect(table, COUNTS, below, [[(whole, c), *((i, c) for i in parts)] for c in COUNTS])
+
+
 def diagram(table: list[Row], below: int) -> str:
     """The table as SVG: what stays down the middle, what leaves to the right. Small counts are not shown."""
-    rows = suppress(table, COUNTS, below)
+    rows = shown(table, below)
     parts: list[str] = []
     y, last = 20, ""
     for row in rows:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from tasks.domain.hip import ROLES
@@ -27,14 +28,20 @@ CHANGES = ("lesion_volume_mm3", "lesion_fraction", "vessel_length_mm", "vessel_b
 LEAST_SHARE = 0.5
 """Of the heads: where the visits show less than this together, nothing is said about change."""
 
-NONE = {f"{name}_change": np.nan for name in CHANGES} | {"change_share": np.nan}
+REGISTRATION = "_change_registration_se"
+"""Suffix of what the registration alone adds to the error of a change: what its residual lets in or out of the part
+that both visits show."""
+
+NONE: dict[str, Any] = {f"{name}_change": np.nan for name in CHANGES}
+NONE |= {f"{name}{REGISTRATION}": np.nan for name in CHANGES} | {"change_share": np.nan, "first_visit": None}
 """No change is known; `change_status` stands beside it and says why."""
 
 
 def first_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Columns of the first visit itself: 0 where something was measured."""
     zero = {f"{name}_change": 0.0 if np.isfinite(row[name]) else np.nan for name in CHANGES}
-    return zero | {"change_status": "first", "change_share": 1.0}
+    certain = {f"{name}{REGISTRATION}": zero[f"{name}_change"] for name in CHANGES}
+    return NONE | zero | certain | {"change_status": "first", "change_share": 1.0}
 
 
 @dataclass(frozen=True)
@@ -135,3 +142,31 @@ def change(now: Visit, first: Visit, to_first: NDArray[np.float64], params: Para
         row["vessel_length_mm_change"] = here[0] - there[0]
         row["vessel_branches_change"] = float(here[1] - there[1])
     return row
+
+
+def of_registration(
+    now: Visit, first: Visit, to_first: NDArray[np.float64], residual_mm: float, params: Params, tree: Tree,
+    rng: np.random.Generator,
+) -> dict[str, float]:  # fmt: skip
+    """SD of each change when the visits are laid onto each other up to `residual_mm` (root mean square) apart."""
+    repeats = []
+    for _ in range(max(params.repeats, 2)):
+        apart = np.eye(4)
+        apart[:3, 3] = rng.normal(0, residual_mm / np.sqrt(3), 3)
+        repeats.append(change(now, first, apart @ to_first, params, tree))
+    found = {name: np.array([one[f"{name}_change"] for one in repeats], dtype=float) for name in CHANGES}
+    known = {name: values[np.isfinite(values)] for name, values in found.items()}
+    return {f"{name}{REGISTRATION}": float(v.std(ddof=1)) if len(v) > 1 else np.nan for name, v in known.items()}
+
+
+def with_errors(frame: pd.DataFrame) -> pd.DataFrame:
+    """`<name>_change_se`: the errors of both visits' measurements and that of the registration, together."""
+    rows = frame.drop_duplicates("hip_visit").set_index("hip_visit")
+    before = frame["first_visit"] if "first_visit" in frame else pd.Series(None, frame.index, dtype=object)
+    for name in CHANGES:
+        if not {f"{name}_se", f"{name}{REGISTRATION}"} <= set(frame):
+            continue
+        of_first = before.map(rows[f"{name}_se"]).astype(float)
+        total = (frame[f"{name}_se"] ** 2 + of_first**2 + frame[f"{name}{REGISTRATION}"] ** 2) ** 0.5
+        frame[f"{name}_change_se"] = total.where(frame["change_status"] != "first", frame[f"{name}{REGISTRATION}"])
+    return frame

@@ -67,18 +67,20 @@ def item_of(hip_path: Path, segment_path: Path, row: Mapping[Any, Any], first: t
     masks = sha256_file(segment_path) if segment_path.exists() else sha256_bytes(b"")
     payload: dict[str, Any] = {"hip": str(hip_path), "segment": str(segment_path)}
     digest = combine(sha256_file(hip_path), masks)
-    pose = row.get("to_first")
+    pose, residual = row.get("to_first"), row.get("align_residual_mm")
     if first is not None:
         itself = first[0] == hip_path
         to_first = None if pose is None or np.ndim(pose) == 0 else [float(v) for v in pose]
+        residual_mm = 0.0 if residual is None or np.isnan(residual) else float(residual)
         payload |= {"first": None if itself else [str(path) for path in first], "to_first": to_first}
+        payload |= {"first_visit": None if itself else row.get("first_visit"), "residual_mm": residual_mm}
         before = [] if itself else [sha256_file(path) for path in first if path.exists()]
-        digest = combine(digest, *before, sha256_bytes(repr(to_first).encode()))
+        digest = combine(digest, *before, sha256_bytes(repr((to_first, residual_mm)).encode()))
     return Item(key=str(row["hip_visit"]), digest=digest, payload=payload, columns=columns)
 
 
 def finish(rows: Rows, params: Params) -> None:
-    frame = pd.DataFrame(rows) if rows else tables.empty("measures")
+    frame = change.with_errors(pd.DataFrame(rows)) if rows else tables.empty("measures")
     tables.write("measures", MEASURES, frame, sort_by=["hip_visit"])
     if rows:
         measured = int((frame["status"] == "ok").sum())
@@ -143,13 +145,21 @@ def _change(
         spacing = {name: _spacing(hip, masks, "vessel" if name == "vessel" else "head") for name in masks.tensors}
         return change.Visit(hip, masks, spacing, usable)
 
+    known: dict[str, tuple[float, int]] = {}
+
     def tree(mask: Mask, spacing: Spacing) -> tuple[float, int]:
-        found = measure_tree(mask, tuple(spacing), params.spur_mm, params.junction_mm, params.smooth_mm)
-        return found.length_mm, found.branches
+        key = sha256_bytes(np.packbits(mask).tobytes())  # where the pictures' ends cut nothing, repeats are the same
+        if key not in known:
+            found = measure_tree(mask, tuple(spacing), params.spur_mm, params.junction_mm, params.smooth_mm)
+            known[key] = found.length_mm, found.branches
+        return known[key]
 
     to_first = np.array(item.payload["to_first"]).reshape(4, 4)
-    first = visit(hips.read(hip_path), hips.read(segment_path))
-    return change.change(visit(hip, masks), first, to_first, params, tree)
+    now, first = visit(hip, masks), visit(hips.read(hip_path), hips.read(segment_path))
+    found = change.change(now, first, to_first, params, tree)
+    rng = np.random.default_rng([params.seed, 1, int(sha256_bytes(item.key.encode())[:12], 16)])
+    error = change.of_registration(now, first, to_first, item.payload["residual_mm"], params, tree, rng)
+    return found | error | {"first_visit": item.payload["first_visit"]}
 
 
 def _spacing(hip: hips.HipFile, masks: hips.HipFile, name: str) -> Spacing:
@@ -165,19 +175,21 @@ def _shape_row(
 ) -> dict[str, Any]:
     values: dict[str, signals.Image] = {n: hip.values(n) for n in ("fluid", "contrast") if n in hip.tensors}
     found = _shape(values, head, lesion, spacing, params)
-    border = params.border_voxels * float(spacing[1:].mean())
     outer, inner = shapes.Border.of(head, spacing), shapes.Border.of(lesion, spacing)
     repeats = []
     for _ in range(params.repeats):
-        again = outer.moved(border, rng)
-        repeats.append(_shape(values, again, inner.moved(border, rng), spacing, params))
+        again, dead = outer.moved(params.border_mm, rng), inner.moved(params.border_mm, rng)
+        gain, off_mm = 1 + params.gain * rng.normal(), params.centre_slices * float(spacing[0]) * rng.normal()
+        seen = {name: np.float32(gain) * image for name, image in values.items()}
+        repeats.append(_shape(seen, again, dead, spacing, params, off_mm))
     kind = shapes.jic(found["lateral_deg"], params.weight_bearing_deg)
     return found | _errors(repeats) | {"jic": kind, "jic_rank": np.nan if kind is None else float(JIC.index(kind))}
 
 
 def _shape(
-    values: Mapping[str, signals.Image], head: Mask, lesion: Mask, spacing: Spacing, params: Params
+    values: Mapping[str, signals.Image], head: Mask, lesion: Mask, spacing: Spacing, params: Params, off_mm: float = 0.0
 ) -> dict[str, float]:
+    """`off_mm`: by how much the middle of the head is taken to lie further along the slices."""
     voxel = float(spacing.prod())
     sphere = shapes.fit_sphere(head, spacing)
     if sphere is None:
@@ -185,7 +197,8 @@ def _shape(
     lesion = lesion & head
     if lesion.sum() * voxel < params.min_lesion_mm3:
         lesion = np.zeros_like(lesion)
-    arcs = shapes.arcs(lesion, sphere, spacing, largest=False)
+    middle = shapes.Sphere(sphere.centre + np.array([off_mm, 0.0, 0.0]), sphere.radius)
+    arcs = shapes.arcs(lesion, middle, spacing, largest=False)
     widest = shapes.arcs(lesion, sphere, spacing, largest=True)
     row = {
         "lesion_fraction": float(lesion.sum() / max(int(head.sum()), 1)),
@@ -256,6 +269,6 @@ def _vessels(
 
 
 def _errors(repeats: list[dict[str, float]]) -> dict[str, float]:
-    """SD over the repeats: what the same hip would measure with a border drawn half a voxel apart."""
+    """SD over the repeats: what the same hip would measure if it were imaged and drawn again."""
     table = pd.DataFrame(repeats)
     return {f"{name}_se": float(table[name].std(ddof=1)) for name in table if table[name].notna().sum() > 1}

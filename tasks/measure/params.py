@@ -1,4 +1,4 @@
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from tasks.domain.params import Section
 
@@ -28,8 +28,14 @@ class Params(Section):
     smooth_mm: PositiveFloat
     """Gaussian along a centreline before its length is taken, mm."""
     repeats: PositiveInt
-    """Repeats with perturbed mask borders from which the errors come."""
+    """Repeats with perturbed masks and intensities from which the errors come."""
     border_voxels: PositiveFloat
-    """SD of the perturbation of a mask's border, in in-plane voxels."""
+    """SD of the perturbation of a vessel mask's border, in in-plane voxels."""
+    border_mm: PositiveFloat
+    """SD of the perturbation of the border of head and lesion, mm."""
+    centre_slices: NonNegativeFloat
+    """SD of where the middle of the head lies along the slices, in slices: arcs are taken in the planes through it."""
+    gain: NonNegativeFloat
+    """SD of a series' normalization from visit to visit, as a share: fractions above a level hang on it."""
     seed: int
     """Seed of the perturbations; each hip-visit adds its own key."""

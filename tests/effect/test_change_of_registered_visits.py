@@ -35,3 +35,9 @@ def test_registered_changes_go_first_and_are_counted() -> None:
     assert away[known & ~placed].to_numpy() == pytest.approx(0.0)
     assert (known & ~placed).sum() == (known & (found["subject"].isin(measures.loc[lost, "subject"]))).sum()
     assert "lesion_fraction_same_place" not in found or (found["lesion_fraction_same_place"].dropna() == 0).all()
+    # What the registration adds to the error of a change goes with it, and only where the change rests on it.
+    measures["vessel_length_mm_change_registration_se"] = np.where(first, 0.0, 3.0)
+    wider, _ = cohort(measures, tables["annotations"], tables["hips"], PARAMS)
+    plain_se, se = found["vessel_length_mm_se"], wider["vessel_length_mm_se"]
+    assert se[from_first].to_numpy() == pytest.approx(np.hypot(plain_se[from_first], 3.0))
+    assert se[known & ~placed].to_numpy() == pytest.approx(plain_se[known & ~placed].to_numpy())

@@ -129,7 +129,8 @@ def test_exported_tables_hold_no_small_cell(cohort, params):
 
 def test_no_estimate_stands_where_it_rests_on_few_patients() -> None:
     row = {"subgroup": "treatment", "level": "graft", "unit": "hip-visit", "n": 10, "n_patients": 3, "n_events": 6}
-    few, enough = hide([row | {"auc": 0.9}, row | {"auc": 0.9, "n_patients": 7}], ["n", "n_patients", "n_events"], 5)
+    rows = [row | {"auc": 0.9, "n_patients": n} for n in (3, 7, 20)]
+    few, _, enough = hide(rows, ["n", "n_patients", "n_events"], 5, "subgroup")
     assert few == row | {"n_patients": "<5", "auc": None}
     assert enough["auc"] == 0.9
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from tasks.domain.params import load
 from tasks.domain.volume import Grid
 from tasks.measure import Params, item_of, process
+from tasks.measure.change import with_errors
 from tasks.store import hips
 
 PARAMS = load("measure", Params, yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8")))
@@ -73,8 +75,9 @@ def visit(folder: Path, name: str, pose: np.ndarray, dead_mm: float = 12.0, vess
     return {"paths": paths, "hip_visit": name, "subject": "S", "study": name, "side": "L", "days": 0.0}
 
 
-def measured(folder: Path, now: dict, first: dict, pose: np.ndarray | None) -> dict[str, Any]:
+def measured(folder: Path, now: dict, first: dict, pose: np.ndarray | None, residual_mm: float = 0.0) -> dict[str, Any]:
     row = now | {"to_first": None if pose is None else list(np.linalg.inv(pose).ravel())}
+    row |= {"first_visit": first["hip_visit"], "align_residual_mm": residual_mm}
     return process(item_of(*now["paths"], row, first["paths"]), PARAMS, folder)[0]
 
 
@@ -111,6 +114,23 @@ def test_what_grew_and_what_went_is_seen(tmp_path: Path, first: dict) -> None:
     assert abs(row["lesion_volume_mm3_change"] / grown - 1) < 0.15
     assert abs(row["vessel_length_mm_change"] + 35) < 5  # of 10 mm above the centre to 25 mm below it
     assert row["vessel_branches_change"] == -1
+
+
+def test_a_change_carries_the_errors_of_both_visits_and_of_their_registration(tmp_path: Path, first: dict) -> None:
+    now = visit(tmp_path, "now", POSE, front=16.0)
+    pairs = (now, first, POSE, 1.5), (first, first, np.eye(4), 0.0)
+    rows = [measured(tmp_path, *pair) | {"hip_visit": pair[0]["hip_visit"]} for pair in pairs]
+    found = with_errors(pd.DataFrame(rows)).set_index("hip_visit")
+    exact = measured(tmp_path, now, first, POSE)
+    for name in ("vessel_length_mm", "lesion_volume_mm3"):
+        row, before = found.loc["now"], found.loc["first"]
+        registration = row[f"{name}_change_registration_se"]
+        # Where the pictures end is not known better than they are laid onto each other; with no residual it is.
+        assert registration > 0 and exact[f"{name}_change_registration_se"] == 0
+        parts = (row[f"{name}_se"], before[f"{name}_se"], registration)
+        assert row[f"{name}_change_se"] == pytest.approx(np.sqrt(np.sum(np.square(parts))))
+        assert before[f"{name}_change_se"] == 0
+    assert found.loc["now", "vessel_length_mm_change_registration_se"] < 10
 
 
 def test_what_cannot_be_compared_says_why(tmp_path: Path, first: dict) -> None:

@@ -13,6 +13,7 @@ from vessel_trees import draw, grow, length_of
 from tasks.domain.params import load
 from tasks.measure import Params, item_of, process
 from tasks.measure.__main__ import main
+from tasks.measure.measure import _shape_row
 from tasks.store import hips, tables
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
@@ -77,6 +78,21 @@ def test_a_hip_with_known_shape(tmp_path: Path) -> None:
         assert row[f"{name}_se"] >= 0
     assert row["lesion_fraction_se"] > 0
     assert row_of(tmp_path, "1.2-L") == pytest.approx(row, nan_ok=True)
+
+
+def test_the_stored_error_covers_what_another_position_of_the_slices_changes() -> None:
+    """The same hip on grids that lie elsewhere in it: measurements differ by no more than the error says."""
+    rng = np.random.default_rng(5)
+    params, rows = load("measure", Params, PARAMS), []
+    for _ in range(16):
+        axes = [(np.arange(n) - (n - 1) / 2) * s + rng.uniform(-s / 2, s / 2) for n, s in zip(*VISIT, strict=True)]
+        d, h, w = np.meshgrid(*axes, indexing="ij")
+        head = d**2 + h**2 + w**2 <= 23**2
+        lesion = head & ((d + 8) ** 2 + (h + 16) ** 2 + (w - 9) ** 2 <= 13**2)
+        rows.append(_shape_row(hips.HipFile({}, {}), head, lesion, np.array(VISIT[1]), params, rng))
+    for name in ("lesion_volume_mm3", "lesion_fraction", "kerboul_coronal_deg", "kerboul_sagittal_deg", "lateral_deg"):
+        stored = np.sqrt(np.mean([row[f"{name}_se"] ** 2 for row in rows]))
+        assert 0.8 * np.std([row[name] for row in rows]) < stored, name
 
 
 @pytest.mark.parametrize(
