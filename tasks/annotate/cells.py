@@ -213,7 +213,7 @@ def parse_uid(cell: str) -> str:
 
 
 def parse_identity(cell: str) -> str:
-    if re.fullmatch(r"\d+([.,]\d+)?[eE]\+\d+", cell):
+    if re.fullmatch(r"\d+([.,]\d+)?[eE]\+\d+|\d+[.,]0+", cell):
         raise ValueError("was turned into a number by a spreadsheet; format the column as text")
     if len(cell) > 64 or not cell.isprintable() or "\ufffd" in cell:
         raise ValueError("is not a patient id (longer than 64 characters, or characters that cannot be read)")

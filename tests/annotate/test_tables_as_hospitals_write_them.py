@@ -190,3 +190,10 @@ def test_nothing_is_half_imported(hospital) -> None:  # type: ignore[no-untyped-
     summary = hospital.annotate(partial=True)
     assert summary.counts["labels"] == 1 and summary.path is not None
     assert len(imports.rows(summary.path, "labels")) == 1
+
+
+@pytest.mark.parametrize("cell", ["1.2E+11", "1,2e+09", "815.0", "815,00"])
+def test_an_id_that_a_spreadsheet_made_a_number_is_refused(cell: str) -> None:
+    with pytest.raises(ValueError, match="turned into a number"):
+        cells.parse_identity(cell)
+    assert cells.parse_identity("0815") == "0815" and cells.parse_identity("4.7") == "4.7"
