@@ -183,16 +183,6 @@ def test_a_table_made_elsewhere_is_enough(workspace: Path, monkeypatch: pytest.M
     assert read_json(Path("models/forecast/inputs.json"))["features"][0] == "feature_000"
 
 
-def test_history_is_worth_what_the_simulation_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Held-back patients of a large cohort: the forecaster beats the last visit alone, and is calibrated."""
-    feature_cohort.write(tmp_path, feature_cohort.make(420, seed=5, folds=2, test=0.5))
-    run_stage(tmp_path, monkeypatch, epochs=40, ridge=[10], metric_resamples=50)
-    metrics = read_json(Path("reports/forecast/metrics.json"))["sets"]["test"]
-    assert metrics["model"]["auc"] > metrics["lr_last"]["auc"] + 0.02
-    assert metrics["model"]["auc"] > max(metrics[name]["auc"] for name in ("lesion_size", "jic", "kerboul")) + 0.02
-    assert metrics["model"]["brier"] < metrics["lesion_size"]["brier"]
-
-
 def test_external_and_withdrawn_patients_are_scored_and_never_learnt_from(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
