@@ -21,6 +21,8 @@ def test_a_late_slice_makes_a_version_with_all_files(ledger: Ledger, params: Par
     assert take(ledger, files[:5]) == ["accepted"] * 5
     [first] = settle(ledger, params, force=True)
     ledger.finish_batch(str(ledger.claim_batch("run")))
+    ledger.mark_scored(first, "1")
+    assert ledger.unscored("1") == []
     assert take(ledger, files[5:]) == ["accepted"]
     assert take(ledger, files) == ["duplicate"] * 6
     [second] = settle(ledger, params, force=True)
@@ -29,6 +31,7 @@ def test_a_late_slice_makes_a_version_with_all_files(ledger: Ledger, params: Par
     assert (old.version, old.n_files, old.current, old.state) == (1, 5, False, "done")
     assert (new.version, new.n_files, new.current, new.state) == (2, 6, True, "complete")
     assert old.digest != new.digest
+    assert ledger.mark_arrived(second) and [one.row_key for one in ledger.unscored("1")] == [second]
     assert sorted(file.path.read_bytes() for file in new.files) == sorted(files)
     assert sorted(file.path.read_bytes() for file in old.files) == sorted(files[:5])
     assert {file.path.stat().st_nlink for file in old.files} == {2}
