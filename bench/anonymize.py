@@ -166,14 +166,14 @@ def _resident() -> float:
 def _burned_in(files: list[Path], keys: Keys) -> dict[str, object]:
     """Milliseconds of CPU of a look at one picture of each of ten series."""
     from tasks.anonymize.pixels import look
-    from tasks.store import dicom
+    from tasks.store import checks
 
     params = load("anonymize", Params)
     some = [path.read_bytes() for path in files[: 10 * corpus.SLICES : corpus.SLICES]]
-    look(some[0], dicom.checked_header(some[0]), params, Looks(params.text_every))
+    look(some[0], checks.checked_header(some[0]), params, Looks(params.text_every))
     before = _with_children()
     for data in some:
-        look(data, dicom.checked_header(data), params, Looks(params.text_every))
+        look(data, checks.checked_header(data), params, Looks(params.text_every))
     return {
         "ms_per_look": round(1000 * (_with_children() - before) / len(some), 1),
         "one_look_every": params.text_every,

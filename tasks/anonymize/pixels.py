@@ -25,7 +25,7 @@ from tasks.anonymize.lettering import Box
 from tasks.anonymize.marks import CLEANED, CLEAR, NO_ENGINE
 from tasks.anonymize.params import Params
 from tasks.domain.errors import BadInput
-from tasks.store import dicom
+from tasks.store import checks, dicom
 from tasks.store.dicom import Header, by_values
 
 NATIVE = frozenset({dicom.IMPLICIT_LITTLE, dicom.EXPLICIT_LITTLE, dicom.EXPLICIT_BIG})
@@ -123,7 +123,7 @@ def _cleaned(data: bytes, header: Header, marked: bool) -> Looked:
     native, at = data, header
     if header.transfer_syntax not in NATIVE or header.text(dicom.PHOTOMETRIC).startswith("YBR"):
         shown = _decoded(data)
-        native, at = shown, dicom.checked_header(shown)
+        native, at = shown, checks.checked_header(shown)
     picture = _Picture(native, at, marked)
     changed = picture.without_overlays()
     text = picture.lines(marked)
@@ -275,7 +275,7 @@ class _Picture:
         if self.header.text(dicom.PHOTOMETRIC) != "PALETTE COLOR":
             return None
         order = ">" if self.header.big_endian else "<"
-        tables, layout = [], self.header.layout or dicom.checked_header(self.data).layout
+        tables, layout = [], self.header.layout or checks.checked_header(self.data).layout
         for number in (0x00281201, 0x00281202, 0x00281203):
             place = next((element for element in layout if element[0] == number), None)
             raw = self.data[place[3] : place[4]] if place else b""
@@ -290,7 +290,7 @@ def _all(boxes: object) -> list[Box]:
 
 def _said_clean(data: bytes) -> bytes:
     """Burned In Annotation says NO from now on; the mark is the rewriter's, here the old word only loses its value."""
-    header = dicom.checked_header(data)
+    header = checks.checked_header(data)
     for tag, _, _, value, stop, _ in header.layout:
         if tag == 0x00280301 and stop - value >= 2:
             return data[:value] + b"NO".ljust(stop - value) + data[stop:]

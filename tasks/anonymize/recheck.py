@@ -15,7 +15,7 @@ from tasks.anonymize.params import Params
 from tasks.anonymize.verify import leaks
 from tasks.domain.errors import BadInput, Unavailable
 from tasks.keys import Keys, Person
-from tasks.store import archives, dicom
+from tasks.store import archives, checks
 
 
 class Original(Protocol):
@@ -49,7 +49,7 @@ def subject_of(archive: Path) -> str:
     """The pseudonym that the files of an archive name, '' when they name none or cannot be read."""
     for _, data in archives.read(archive):
         try:
-            return dicom.checked_header(data).patient_id
+            return checks.checked_header(data).patient_id
         except BadInput:
             continue
     return ""
@@ -57,7 +57,7 @@ def subject_of(archive: Path) -> str:
 
 def _header(data: bytes, source: Path | None, keys: Keys, params: Params, person: Person | None) -> list[str]:
     try:
-        subject = dicom.checked_header(data).patient_id
+        subject = checks.checked_header(data).patient_id
     except BadInput:
         return ["unreadable"]
     shift = 0
@@ -89,7 +89,7 @@ def _element(tag: int, vr: bytes, value: bytes) -> bytes:
 
 
 def _pixels(data: bytes, params: Params, looks: pixels.Looks) -> list[str]:
-    header = dicom.checked_header(data)
+    header = checks.checked_header(data)
     try:
         looked = pixels.look(data, header, params, looks)
     except BadInput as bad:

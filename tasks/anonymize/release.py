@@ -16,7 +16,7 @@ from tasks.anonymize.values import OWN_NAMES, Patient
 from tasks.anonymize.verify import leaks
 from tasks.domain.errors import BadInput
 from tasks.keys import Keys
-from tasks.store import dicom
+from tasks.store import checks, dicom
 from tasks.store.dicom import Header
 
 REFUSED = {
@@ -82,7 +82,7 @@ def refusal(header: Header, params: Params) -> str | None:
 
 def inspect(data: bytes, params: Params) -> Header:
     """The header of a file that may be released. Raises BadInput with the reason of quarantine or refusal."""
-    header = dicom.checked_header(data)
+    header = checks.checked_header(data)
     reason = refusal(header, params)
     if reason is not None:
         raise BadInput(reason)
@@ -139,7 +139,7 @@ def _as_before(data: bytes, memory: Memory, params: Params) -> _Draft | None:
     if found is None:
         return None
     likeness, header, pieces = found
-    if dicom.check_header(header) is not None or refusal(header, params) is not None:
+    if checks.check_header(header) is not None or refusal(header, params) is not None:
         return None
     return _Draft(header, likeness.patient, pieces, header.transfer_syntax)
 

@@ -15,7 +15,7 @@ from tasks.anonymize.marks import Mark
 from tasks.anonymize.policy import Policy
 from tasks.anonymize.values import BY_VALUE, Patient
 from tasks.domain.errors import BadInput
-from tasks.store import dicom
+from tasks.store import checks, dicom
 from tasks.store.dicom import Header
 
 Chunk = bytes | memoryview
@@ -258,7 +258,7 @@ class Rewriter:
                 return self.view[at:after]
             cleaned = streams.stripped(self.data[value : after - 8])
             return b"".join([self.view[at:value], cleaned, self.view[after - 8 : after]])
-        expected = dicom.pixel_bytes(header)
+        expected = checks.pixel_bytes(header)
         if expected is None or stop - value <= expected + (expected & 1):
             return self.view[at:stop]
         new = self.data[value : value + expected] + b"\0" * (expected & 1)

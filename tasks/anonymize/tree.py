@@ -24,7 +24,7 @@ from tasks.anonymize.pixels import Looks
 from tasks.anonymize.release import REFUSALS, release
 from tasks.domain.errors import BadInput, WrongUse
 from tasks.keys import Crosswalk, Keys
-from tasks.store import dicom
+from tasks.store import checks
 from tasks.store.files import FIXED_TIME
 from tasks.store.items import Mapper
 
@@ -130,7 +130,7 @@ def _first_look(paths: list[str]) -> list[_Seen | str]:
     found: list[_Seen | str] = []
     for path in paths:
         try:
-            header = dicom.checked_header(path)
+            header = checks.checked_header(path)
             found.append(_Seen(header.study_uid, header.patient_id, header.sop_uid, header.text(0x00100010)))
         except BadInput as bad:
             found.append(bad.reason)

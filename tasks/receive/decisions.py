@@ -15,7 +15,7 @@ from tasks.receive.intake import Intake
 from tasks.receive.params import Params
 from tasks.receive.purge import purge
 from tasks.receive.spool import carrier
-from tasks.store.dicom import checked_header
+from tasks.store.checks import checked_header
 
 ARCHIVES = frozenset({"bad_archive", "archive_member_too_large"})
 """Reasons for which a zip is held as a whole."""

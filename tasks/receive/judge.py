@@ -9,7 +9,8 @@ from pathlib import Path
 from tasks.domain.errors import BadInput
 from tasks.ledger import Arrival
 from tasks.receive.geometry import declared_files, geometry_of
-from tasks.store.dicom import Header, check_header, read_header
+from tasks.store.checks import check_header
+from tasks.store.dicom import Header, read_header
 
 ANNOTATIONS = (
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation

@@ -1,13 +1,12 @@
-"""The header of one DICOM Part 10 file, read in bounded time and memory, and what is wrong with it.
+"""The header of one DICOM Part 10 file, read in bounded time and memory.
 
-`receive` and `anonymize` judge files by the same rules, so the rules stand here. Nothing is decoded that is not asked
-for, no pixel is touched, and a hostile length, depth or deflated stream ends in BadInput, never in a crash. Offsets are
-bytes from the start of the file (of the inflated file, for the deflated transfer syntax).
+Nothing is decoded that is not asked for, no pixel is touched, and a hostile length, depth or deflated stream ends in
+BadInput, never in a crash. Offsets are bytes from the start of the file (of the inflated file, for the deflated
+transfer syntax). What else may be wrong with a header, tasks.store.checks says.
 
 Reasons (slugs of BadInput, counted by `osteoflow status`):
 empty_file · not_dicom · no_file_meta · truncated · malformed · too_deep · deflate_bomb · unsupported_transfer_syntax ·
-dicomdir · missing_sop_class · missing_sop_uid · missing_series_uid · missing_study_uid · missing_patient_id ·
-bad_uid · absurd_size; and, seen only over several files: two_patients_in_study · duplicate_sop_uid.
+and, seen only over several files: two_patients_in_study · duplicate_sop_uid.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 DEFLATED_LITTLE = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 SOP_CLASS_UID = 0x00080016
@@ -49,8 +47,6 @@ PIXEL_DATA = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 
 MAX_DEPTH = 32
 """Sequences nested deeper are refused: no IOD of DICOM comes near (structured reports stay under 20)."""
-MAX_PIXEL_BYTES = 1 << 32
-"""A file that claims more pixels (rows x columns x samples x frames x bits) is refused."""
 MAX_INFLATED = 1 << 30
 MAX_ELEMENTS = 1 << 18
 """Elements of one dataset; real headers have hundreds, those with many private ones a few thousand."""
@@ -431,80 +427,3 @@ def _layout(data: Buffer, at: int, explicit: bool, big: bool) -> list[Element]:
             return layout
         at = stop
     raise BadInput("malformed", f"more than {MAX_ELEMENTS} elements")
-
-
-def check_header(header: Header) -> str | None:
-    """The reason why this file cannot be used, or None. Missing things first, then impossible ones."""
-    if DICOMDIR_CLASS in (
-        header.sop_class,
-        header.meta.get(0x00020002, b"").strip(b" \0").decode("ascii", "replace"),
-    ):
-        return "dicomdir"
-    if fault := _fault_of_series(header):
-        return fault
-    if not header.sop_uid:
-        return "missing_sop_uid"
-    return _fault_of_pixels(header) if is_uid(header.sop_uid) else "bad_uid"
-
-
-@by_values(SPECIFIC_CHARACTER_SET, SOP_CLASS_UID, PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
-def _fault_of_series(header: Header) -> str | None:
-    """What all files of a series have in common, the missing before the impossible."""
-    for value, reason in (
-        (header.study_uid, "missing_study_uid"),
-        (header.series_uid, "missing_series_uid"),
-        (header.sop_class, "missing_sop_class"),
-        (header.patient_id, "missing_patient_id"),
-    ):
-        if not value:
-            return reason
-    return None if all(map(is_uid, (header.study_uid, header.series_uid, header.sop_class))) else "bad_uid"
-
-
-def pixel_bytes(header: Header) -> int | None:
-    """Bytes of native pixel data that rows, columns, samples, frames and bits ask for; None when they do not say."""
-    if header.pixel is None or (claimed := _claimed(header)) is None:
-        return None
-    samples, bits = claimed
-    return (samples * ({0x7FE00008: 32, 0x7FE00009: 64}.get(header.pixel[0]) or bits) + 7) // 8
-
-
-@by_values(SAMPLES_PER_PIXEL, PHOTOMETRIC, NUMBER_OF_FRAMES, ROWS, COLUMNS, BITS_ALLOCATED)
-def _claimed(header: Header) -> tuple[int, int] | None:
-    """Samples in all frames, and bits for each."""
-    rows, columns, frames = header.integer(ROWS), header.integer(COLUMNS), _frames(header)
-    if not rows or not columns or not 0 <= frames <= 1 << 24:
-        return None
-    samples = rows * columns * (header.integer(SAMPLES_PER_PIXEL) or 1) * max(int(frames), 1)
-    if header.text(PHOTOMETRIC).startswith("YBR_FULL_422"):
-        samples = samples * 2 // 3
-    return samples, header.integer(BITS_ALLOCATED) or 16
-
-
-@by_values(NUMBER_OF_FRAMES)
-def _frames(header: Header) -> float:
-    return (header.floats(NUMBER_OF_FRAMES) or [1.0])[0]
-
-
-def _fault_of_pixels(header: Header) -> str | None:
-    """Claimed size against what is there."""
-    if not 0 <= _frames(header) <= 1 << 24:
-        return "absurd_size"
-    expected = pixel_bytes(header)
-    if header.pixel is None or expected is None:
-        return None
-    _, start, end, encapsulated = header.pixel
-    if expected > MAX_PIXEL_BYTES:
-        return "absurd_size"
-    if encapsulated:
-        return "truncated" if end - start < 16 else None
-    return "truncated" if end - start < expected else None
-
-
-def checked_header(source: Path | str | bytes) -> Header:
-    """`read_header` and `check_header` in one: raises BadInput with the reason of either."""
-    header = read_header(source)
-    reason = check_header(header)
-    if reason is not None:
-        raise BadInput(reason)
-    return header

@@ -21,7 +21,7 @@ from tasks.anonymize.marks import marks
 from tasks.anonymize.values import Patient
 from tasks.domain.errors import BadInput
 from tasks.keys import Keys
-from tasks.store import dicom
+from tasks.store import checks, dicom
 
 LONG = {"OB", "OW", "OF", "OL", "OD", "OV", "SQ", "UC", "UN", "UR", "UT", "SV", "UV"}
 Flat = list[tuple[tuple[int, ...], int, bytes]]
@@ -105,7 +105,7 @@ def compare(data: bytes, keys: Keys, params: Params) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         released = release(data, "local", keys, params)
-        header = dicom.checked_header(data)
+        header = checks.checked_header(data)
         kind = policy.kind_of(header.sop_class)
         assert kind is not None
         patient = Patient.of(header, "local", keys, params)
@@ -127,7 +127,7 @@ def test_pydicoms_files(keys: Keys, options: dict[str, Any]) -> None:
             continue
         data = path.read_bytes()
         try:
-            header = dicom.checked_header(data)
+            header = checks.checked_header(data)
             release(data, "local", keys, params)
         except BadInput:
             continue
