@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from datetime import date, timedelta
 from pathlib import Path
@@ -44,18 +45,23 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return found
 
 
+def stands(word: bytes, data: bytes) -> bool:
+    """An id of digits alone has to stand by itself: a digest or a pseudonym may hold any four digits."""
+    if not word.isdigit():
+        return word in data
+    return re.search(rb"(?<![0-9a-f.])" + word + rb"(?![0-9a-f])", data) is not None
+
+
 def test_no_name_date_uid_or_reader_is_in_it(hospital: Hospital) -> None:
     words = fill(hospital)
     summary = hospital.annotate()
     assert summary.ok, summary
     everything = bytes_of(hospital.folder / "data") | {"summary": str(summary.as_dict()).encode()}
-    found = [
-        (name, word) for name, data in everything.items() for word in words if word in data or word.decode() in name
-    ]
+    found = [(name, word) for name, data in everything.items() for word in words if stands(word, name.encode() + data)]
     assert not found
     # Negative control: the same search finds them in the identified copy.
     kept = b"".join(bytes_of(hospital.folder / "home/identified").values())
-    assert all(word in kept or word in (b"Smith", b"Doe") for word in words[:4])
+    assert all(stands(word, kept) or word in (b"Smith", b"Doe") for word in words[:4])
 
 
 def test_dates_ids_and_readers_are_keyed_like_the_images(hospital: Hospital) -> None:
