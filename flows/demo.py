@@ -8,7 +8,6 @@ over params.yaml) and its own .osteoflow/. A second demo replaces the first and 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -24,9 +23,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from flows.alone import locked
 from flows.environment import prepare
 from flows.progress import bar
-from tasks.domain.errors import Unavailable, WrongUse
+from tasks.domain.errors import WrongUse
 from tasks.domain.hip import RESEARCH_ONLY
 from tasks.domain.params import lay_over
 from tasks.domain.settings import Settings
@@ -55,7 +55,7 @@ def run(patients: int, seed: int, console: Console) -> None:
         raise WrongUse("run the demo from the root of a checkout: dvc.yaml is not here")
     home = (checkout / Settings().home).resolve()
     home.mkdir(parents=True, exist_ok=True)
-    with _alone(home / "demo.lock"):
+    with locked(home / "demo.lock", "another demo is running in this checkout"):
         clock = Clock()
         workspace = make_workspace(checkout, home / "demo", seed)
         os.chdir(workspace)
@@ -160,16 +160,6 @@ def _files(checkout: Path) -> list[str]:
         raise WrongUse("the demo needs a Git checkout (git ls-files failed here)")
     names = sorted({name for name in listed.stdout.split("\0") if name})
     return [name for name in names if (checkout / name).is_file() and name != "dvc.lock" and not name.endswith(".dvc")]
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    with open(path, "w", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Unavailable("another demo is running in this checkout") from error
-        yield
 
 
 def _start_server() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.forecast.hazard import Array, Chosen, Exposure, Fit, choose_ridge, fit, likelihoods, resample, sigmoid
+from tasks.forecast.hazard import Array, Chosen, Exposure, Fit, choose_ridge, fit, likelihoods, resample
 
 DRAWS = 200
 """Bayesian bootstrap draws of patients behind the shares."""
@@ -33,10 +33,6 @@ class Blend:
     """(weight, alpha) of the fit without each part."""
     shares: dict[str, float]
     ridges: dict[str, float]
-
-    @property
-    def risks(self) -> Array:
-        return 1 - np.prod(1 - sigmoid(self.held_out), axis=1)
 
 
 def candidates(n_features: int, anchors: tuple[int, ...]) -> dict[str, NDArray[np.intp]]:

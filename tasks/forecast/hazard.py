@@ -105,7 +105,12 @@ def likelihoods(eta: Array, data: Exposure) -> Array:
 
 def risk(score: Array, alpha: Array) -> Array:
     """(N,) score -> probability of the event within the horizon."""
-    return 1 - np.prod(1 - sigmoid(score[:, None] + alpha), axis=1)
+    return of_horizon(score[:, None] + alpha)
+
+
+def of_horizon(eta: Array) -> Array:
+    """(N, J) log-odds of each interval -> (N,) probability of the event within them all."""
+    return np.asarray(1 - np.prod(1 - sigmoid(eta), axis=1))
 
 
 def inner_parts(patients: NDArray, folds: int) -> NDArray[np.intp]:
@@ -122,10 +127,6 @@ class Chosen:
     ridge: float
     eta: Array
     fits: tuple[Fit, ...]
-
-    @property
-    def risks(self) -> Array:
-        return 1 - np.prod(1 - sigmoid(self.eta), axis=1)
 
 
 def choose_ridge(x: Array, data: Exposure, parts: NDArray, grid: tuple[float, ...]) -> Chosen:

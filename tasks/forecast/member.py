@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tasks.forecast.baseline import Blend, blend, by_patient, candidates
-from tasks.forecast.hazard import Array, Exposure, fit, inner_parts, likelihoods, platt, sigmoid
+from tasks.forecast.hazard import Array, Exposure, fit, inner_parts, likelihoods, of_horizon, platt, sigmoid
 from tasks.forecast.params import Params
 from tasks.forecast.residual import Batch, Single, fit_residual
 from tasks.nets.forecaster import CLIP, YEAR, Member, Residual, with_past
@@ -116,7 +116,7 @@ def _train(table: Table, params: Params, seed: int) -> Fitted:
     sets = candidates(n_features, table.anchors)
     found = blend(past[used], data, patients, parts[used], sets, params.ridge, params.resamples, rng)
     member.weight, member.alpha, member.spread = found.weight, found.alpha, found.spread
-    line = platt(found.risks, table.label[used], params.min_events, parts[used])
+    line = platt(of_horizon(found.held_out), table.label[used], params.min_events, parts[used])
     member.amount = _amount(table, past, parts, found, params, rng)
     losses = _fit_residual(residual, table, past, member.weight, member.alpha, params, rng) if member.amount else []
     facts |= {"shares": found.shares, "ridges": found.ridges, "amount": member.amount}

@@ -25,6 +25,7 @@ from tasks.standardize.mirror import (
     ALL_METAL,
     IMPLANT,
     OFFSETS_MM,
+    VOID,
     facing_head,
     metal,
     midline,
@@ -63,6 +64,11 @@ class Located:
     side_from: str = ""
 
     @property
+    def implant(self) -> bool:
+        """Whether there is metal where a head should be."""
+        return any(why.startswith(VOID) for why in self.missing.values())
+
+    @property
     def confidence(self) -> float:
         return sum(head.confidence for head in self.heads.values())
 
@@ -99,7 +105,7 @@ def of_a_pelvis(seen: Volume, polarity: int, answer: Located) -> Located:
 def completed(answer: Located, both: tuple[Head, Head] | None) -> Located:
     """What a second look adds: two heads that vouch for each other where there was none, or the other one of a head
     that is one of them. An implant stays one."""
-    if both is None or any(why.startswith(IMPLANT[:11]) for why in answer.missing.values()):
+    if both is None or answer.implant:
         return answer
     sides: dict[Side, Head] = {"L": both[0], "R": both[1]}
     if any(np.linalg.norm(head.centre - sides[side].centre) > SAME_MM for side, head in answer.heads.items()):

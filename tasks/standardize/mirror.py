@@ -32,7 +32,8 @@ ALL_METAL, WEAK = 0.8, 0.6
 """Share of the mirrored place as dark as air from which it holds an implant; and the confidence below which a ball
 beside a void is doubted."""
 
-IMPLANT = "signal void in {:.0%} of the ball at the mirrored place: an implant"
+VOID = "signal void"
+IMPLANT = VOID + " in {:.0%} of the ball at the mirrored place: an implant"
 
 
 def midline(seen: Volume, centre: NDArray[np.float64]) -> float | None:

@@ -7,7 +7,7 @@ less round all around: its rays do not agree.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +78,7 @@ def half(
             continue
         if what.seen < LEAST_SEEN or void(seen, head) > METAL:
             continue
-        sure = head.confidence * (1 - air_beside(seen, centre, lateral))
-        head = Head(centre, radius, sure, lateral, what.seen)
+        head = replace(head, confidence=head.confidence * (1 - air_beside(seen, centre, lateral)))
         found.append(Seen(head, end, agreed(seen, sign, centre, radius, lateral)))
     return found
 

@@ -119,10 +119,9 @@ def localize(roles: dict[Name, Candidate], params: Params) -> tuple[Located, str
 def confirmed(first: Located, then: Located) -> bool:
     """Whether another series shows again the head that the first one showed, and the first saw no metal at the other
     place."""
-    metal = any("void" in why for why in first.missing.values())
     same = [side in then.heads and np.linalg.norm(h.centre - then.heads[side].centre) < SAME_MM
             for side, h in first.heads.items()]  # fmt: skip
-    return all(same) and not metal
+    return all(same) and not first.implant
 
 
 def believed(found: Located, one: Candidate) -> Located:

@@ -151,7 +151,8 @@ def clustered_bootstrap(
     Rows where an array is not finite are left out first. The interval is NaN with one cluster, or where fewer than
     half of the resamples define the statistic. With `strata` it is the mean over them, see `within`.
     """
-    kept, codes, n_clusters, statistic = _complete(arrays, clusters, statistic, strata)
+    kept, codes, n_clusters, parts = _complete(arrays, clusters, strata)
+    statistic = within(statistic, parts)
     value = float(statistic(*kept)) if len(codes) else float("nan")
     values = _resample(lambda w: statistic(*kept, w=w), codes, n_clusters, n, seed)
     low, high, degenerate = _percentiles(values, level)
@@ -173,7 +174,8 @@ def paired_bootstrap(
 
     p_value: twice the smaller share of resamples on either side of 0, never below 1 / resamples.
     """
-    (y_, a, b), codes, n_clusters, statistic = _complete([y, first, second], clusters, statistic, strata)
+    (y_, a, b), codes, n_clusters, parts = _complete([y, first, second], clusters, strata)
+    statistic = within(statistic, parts)
 
     def difference(w: Array | None = None) -> Any:
         return statistic(y_, a, w=w) - statistic(y_, b, w=w)
@@ -233,10 +235,9 @@ def delong(
 ) -> Estimate:
     """AUC with the clustered DeLong interval of Obuchowski (Biometrics 1997; 53:567), normal on the AUC's scale. With
     `strata`, between which no patient is shared, of their mean as in `within`."""
-    (y_, p_), codes, n_clusters, statistic = _complete([y, p], clusters, auc, strata)
-    value = float(statistic(y_, p_)) if len(codes) else float("nan")
+    (y_, p_), codes, n_clusters, parts = _complete([y, p], clusters, strata)
+    value = float(within(auc, parts)(y_, p_)) if len(codes) else float("nan")
     estimate = partial(Estimate, n=len(codes), n_patients=n_clusters, n_events=int((y_ == 1).sum()))
-    _, parts = np.unique(_finite([y, p], strata), return_inverse=True)
     total = variance = 0.0
     for k in range(int(parts.max(initial=-1)) + 1):
         own = parts == k
@@ -288,20 +289,15 @@ def holm(p_values: ArrayLike) -> Array:
 
 
 def _complete(
-    arrays: Sequence[ArrayLike], clusters: ArrayLike, statistic: Statistic, strata: ArrayLike | None
-) -> tuple[list[Array], NDArray[np.intp], int, Statistic]:
-    """The rows where every array is finite, their clusters as numbers, how many, and the statistic within strata."""
+    arrays: Sequence[ArrayLike], clusters: ArrayLike, strata: ArrayLike | None
+) -> tuple[list[Array], NDArray[np.intp], int, NDArray[np.intp]]:
+    """The rows where every array is finite, their clusters as numbers, how many, and their strata as numbers."""
     columns = [np.asarray(array, dtype=float) for array in arrays]
     finite = np.all([np.isfinite(column) for column in columns], axis=0)
     names, codes = np.unique(np.asarray(clusters, dtype=str)[finite], return_inverse=True)
-    if strata is not None:
-        statistic = within(statistic, np.asarray(strata, dtype=str)[finite])
-    return [column[finite] for column in columns], codes, len(names), statistic
-
-
-def _finite(arrays: Sequence[ArrayLike], strata: ArrayLike | None) -> NDArray[np.str_]:
-    finite = np.all([np.isfinite(np.asarray(array, dtype=float)) for array in arrays], axis=0)
-    return np.full(len(finite), "")[finite] if strata is None else np.asarray(strata, dtype=str)[finite]
+    whole = np.zeros(len(finite), dtype=str) if strata is None else np.asarray(strata, dtype=str)
+    _, parts = np.unique(whole[finite], return_inverse=True)
+    return [column[finite] for column in columns], codes, len(names), parts
 
 
 def _resample(statistic: Statistic, codes: NDArray[np.intp], n_clusters: int, n: int, seed: int) -> Array:

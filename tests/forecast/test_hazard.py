@@ -122,4 +122,4 @@ def test_ridge_is_chosen_by_patients_left_out() -> None:
     assert hazard.choose_ridge(x, Exposure(seen, noise), parts, grid).ridge == 300.0
     found = hazard.choose_ridge(x[:, :3], Exposure(seen, signal), parts, grid)
     assert found.ridge == 1.0
-    assert np.isfinite(found.risks).all()
+    assert np.isfinite(found.eta).all()
