@@ -367,7 +367,7 @@ def rotate_key(
 quarantine = typer.Typer(help="What was held back, and what becomes of it.", no_args_is_help=True)
 app.add_typer(quarantine, name="quarantine")
 
-Why = Annotated[str, typer.Option(help="Why; kept with the decision.")]
+Why = Annotated[str, typer.Option("--reason", "--why", help="Why; kept with the decision.")]
 
 
 @quarantine.command(name="list")

@@ -18,6 +18,7 @@ from tasks.ledger import Ledger
 from tasks.receive import Params, follow_orthanc, poll_dicomweb, settle, watch_once
 from tasks.receive.ask import Asking, Pacs
 from tasks.receive.scp import serving
+from tasks.receive.tls import to_the_pacs
 
 log = logging.getLogger("osteoflow.receiver")
 
@@ -60,7 +61,7 @@ def looks(settings: Settings, params: Params, ledger: Ledger, hints: Hints) -> d
     if dicomweb := settings.dicomweb_url:
         steps["dicomweb"] = lambda: poll_dicomweb(dicomweb, ledger, site, origin, params)
     if query := settings.dicom_query:
-        steps["declared"] = Asking(Pacs.named(query, settings.ae_title), ledger, params)
+        steps["declared"] = Asking(Pacs.named(query, settings.ae_title, to_the_pacs(settings)), ledger, params)
     steps["complete"] = lambda: hints.give(settle(ledger, params))
     steps["annotations"] = lambda: take_inbox(ledger, params.stable_seconds)
     return steps

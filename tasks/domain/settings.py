@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     """Further titles that are answered, each the door of a site: `AET=site`, separated by commas."""
     dicom_query: str = ""
     """`AET@host:port` of the PACS that is asked by C-FIND how many files a study has; empty: none is."""
+    dicom_query_tls_ca: Path | None = None
+    """A PEM file: that PACS is asked by TLS only, and its certificate must be of this CA and name the host."""
     origin: Literal["hospital", "phantom"] = "hospital"
     """What everything that is received is: `phantom` for a rehearsal."""
     orthanc_url: str | None = None

@@ -8,6 +8,7 @@ decide then.
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from dataclasses import dataclass
 
@@ -33,24 +34,29 @@ class Pacs:
     host: str
     port: int
     calling: str
+    tls: ssl.SSLContext | None = None
 
     @classmethod
-    def named(cls, text: str, calling: str) -> Pacs:
+    def named(cls, text: str, calling: str, tls: ssl.SSLContext | None = None) -> Pacs:
         """`AET@host:port`."""
         title, _, place = text.partition("@")
         host, _, port = place.rpartition(":")
         if not (title and host and port.isdigit()):
             raise WrongUse("OSTEOFLOW_DICOM_QUERY is AET@host:port, the PACS that is asked by C-FIND")
-        return cls(title, host.strip("[]"), int(port), calling)
+        return cls(title, host.strip("[]"), int(port), calling, tls)
 
     def counts(self, study_uids: list[str]) -> dict[str, int]:
         """Files of each study that the PACS counts; the others are left out. Raises Unavailable."""
         ae = AE(ae_title=self.calling)
         ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = TIMEOUT_S
         ae.add_requested_context(STUDY_ROOT_FIND)
-        association = ae.associate(self.host, self.port, ae_title=self.title)
+        secure = None if self.tls is None else (self.tls, self.host)
+        association = ae.associate(self.host, self.port, ae_title=self.title, tls_args=secure)
         if not association.is_established:
-            raise Unavailable(f"{self.title} does not answer at {self.host}:{self.port}, or refuses {self.calling}")
+            why = "" if secure is None else f", or its certificate is not of our CA or does not name {self.host}"
+            raise Unavailable(
+                f"{self.title} does not answer at {self.host}:{self.port}, or refuses {self.calling}{why}"
+            )
         found = {}
         try:
             for uid in study_uids:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-import ssl
 import struct
 import threading
 from collections.abc import Iterator, Mapping
@@ -27,6 +26,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from tasks.domain.errors import Unavailable, WrongUse
 from tasks.domain.settings import Settings
 from tasks.ledger import Ledger
+from tasks.receive import tls
 from tasks.receive.disk import free_mb
 from tasks.receive.filer import Filer, OnStudy
 from tasks.receive.intake import Intake
@@ -137,7 +137,7 @@ class Receiver:
         try:
             self._server = ae.make_server(
                 address,
-                ssl_context=_tls(self.settings),
+                ssl_context=tls.to_us(self.settings),
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, lambda event: take_over(event, self._store)),
                     (evt.EVT_REQUESTED, self._name_called),
@@ -269,17 +269,3 @@ def _sites(text: str) -> dict[str, str]:
     if not all(title.strip() and site.strip() for title, _, site in pairs):
         raise WrongUse("OSTEOFLOW_DICOM_SITES is a list of AET=site, separated by commas")
     return {title.strip(): site.strip() for title, _, site in pairs}
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.dicom_tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(settings.dicom_tls_cert, settings.dicom_tls_key)
-        if settings.dicom_tls_ca is not None:
-            context.load_verify_locations(settings.dicom_tls_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError:
-        raise WrongUse("OSTEOFLOW_DICOM_TLS_CERT, _KEY or _CA cannot be read as PEM files") from None
-    return context

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from certificate import certificate
 from dicom_files import stack
 from pydicom import Dataset
 from pynetdicom import AE, evt
 
 from tasks.domain.errors import Unavailable, WrongUse
+from tasks.domain.settings import Settings
 from tasks.ledger import Ledger
 from tasks.receive import Params, accept, settle
 from tasks.receive.ask import STUDY_ROOT_FIND, Asking, Pacs
+from tasks.receive.tls import to_the_pacs, to_us
 
 STUDY = "1.2.3.1"
 
@@ -28,7 +33,13 @@ def series(modality: str, count: int | None) -> Dataset:
 
 
 @contextmanager
-def pacs(answers: list[Dataset], asked: list[str], last: int = 0x0000) -> Iterator[Pacs]:
+def pacs(
+    answers: list[Dataset],
+    asked: list[str],
+    last: int = 0x0000,
+    theirs: ssl.SSLContext | None = None,
+    ours: ssl.SSLContext | None = None,
+) -> Iterator[Pacs]:
     def find(event: Any) -> Iterator[tuple[int, Dataset | None]]:
         asked.append(event.identifier.StudyInstanceUID)
         assert event.identifier.QueryRetrieveLevel == "SERIES"
@@ -38,9 +49,9 @@ def pacs(answers: list[Dataset], asked: list[str], last: int = 0x0000) -> Iterat
     ae = AE(ae_title="PACS")
     ae.require_called_aet = True
     ae.add_supported_context(STUDY_ROOT_FIND)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, find)])
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, find)], ssl_context=theirs)
     try:
-        yield Pacs.named(f"PACS@127.0.0.1:{server.server_address[1]}", "OSTEOFLOW")
+        yield Pacs.named(f"PACS@127.0.0.1:{server.server_address[1]}", "OSTEOFLOW", ours)
     finally:
         server.shutdown()
 
@@ -93,3 +104,31 @@ def test_a_pacs_that_fails_or_is_away_is_asked_again_after_a_pause(ledger: Ledge
 def test_what_names_no_pacs_is_said(text: str) -> None:
     with pytest.raises(WrongUse, match="AET@host:port"):
         Pacs.named(text, "OSTEOFLOW")
+
+
+def test_a_pacs_that_speaks_tls_is_asked_by_tls_and_only_where_its_certificate_is_known(
+    tmp_path: Path,
+) -> None:
+    for name in ("ours", "theirs", "elsewhere"):
+        (tmp_path / name).mkdir()
+    ours, our_key = certificate(tmp_path / "ours")
+    theirs, their_key = certificate(tmp_path / "theirs", "127.0.0.1")
+    elsewhere, their_other_key = certificate(tmp_path / "elsewhere", "pacs.example")
+    settings = Settings()
+    us = settings.model_copy(update={"dicom_tls_cert": ours, "dicom_tls_key": our_key, "dicom_query_tls_ca": theirs})
+    them = {"dicom_tls_cert": theirs, "dicom_tls_key": their_key, "dicom_tls_ca": ours}
+    door = to_us(settings.model_copy(update=them))
+    with pacs([series("MR", 5)], [], theirs=door, ours=to_the_pacs(us)) as there:
+        assert there.counts([STUDY]) == {STUDY: 5}
+    with pacs([series("MR", 5)], [], theirs=door) as there, pytest.raises(Unavailable):
+        there.counts([STUDY])
+    wrong = us.model_copy(update={"dicom_query_tls_ca": ours})
+    with pacs([series("MR", 5)], [], theirs=door, ours=to_the_pacs(wrong)) as there:
+        with pytest.raises(Unavailable, match="certificate is not of our CA"):
+            there.counts([STUDY])
+    known = us.model_copy(update={"dicom_query_tls_ca": elsewhere})
+    other = to_us(settings.model_copy(update={"dicom_tls_cert": elsewhere, "dicom_tls_key": their_other_key}))
+    with pacs([series("MR", 5)], [], theirs=other, ours=to_the_pacs(known)) as there, pytest.raises(Unavailable):
+        there.counts([STUDY])  # a certificate of that CA which names another host
+    with pytest.raises(WrongUse, match="QUERY_TLS_CA cannot be read"):
+        to_the_pacs(us.model_copy(update={"dicom_query_tls_ca": tmp_path / "none.pem"}))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from certificate import certificate
 from dicom_files import dataset, dicom
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
@@ -226,7 +227,7 @@ def test_tls_is_spoken_when_there_is_a_certificate(
 ) -> None:
     import ssl
 
-    cert, key = _certificate(tmp_path)
+    cert, key = certificate(tmp_path)
     secure = settings.model_copy(update={"dicom_tls_cert": cert, "dicom_tls_key": key, "dicom_tls_ca": cert})
     client = ssl.create_default_context(cafile=str(cert))
     client.check_hostname = False
@@ -238,32 +239,3 @@ def test_tls_is_spoken_when_there_is_a_certificate(
         assert not association(receiver.port, tls_args=(anonymous, None)).is_established
         assert not association(receiver.port).is_established
     assert ledger.counts()["receiving"] == 1
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    from datetime import UTC, datetime, timedelta
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "cert.pem", folder / "key.pem"
-    paths[0].write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-    private = serialization.PrivateFormat.PKCS8
-    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()))
-    return paths
