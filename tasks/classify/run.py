@@ -49,7 +49,7 @@ def run(params: Params, mapper: Mapper) -> None:
         _write(rows, features)
         found = _report(params, rows, labels, features, slices) if results else {}
         write_json(REPORTS / "metrics.json", found | {"reason": reason, "networks": _networks(results)})
-        for name in ("auc", "recall"):
+        for name in ("auc", "auc_pooled", "recall"):
             if found.get("slice", {}).get(name) is not None:
                 progress.metric("out_of_fold", f"slice_{name}", found["slice"][name])
         for name, head in found.get("heads", {}).items():

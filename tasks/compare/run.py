@@ -68,8 +68,9 @@ def run(params: Params, mapper: Mapper, by_patient: bool = True, shuffled: bool 
         found = table.against_best(found, predictions, params.top_slices, params.bootstrap)
         for column in ("parameters", "mmacs"):
             found[column] = [records[network][column] for network in found["network"]]
-        for network, area in found[found["unit"] == "slice"][["network", "auc"]].to_numpy():
-            progress.metric(network, "auc", area)
+        for row in found[found["unit"] == "slice"].itertuples():
+            progress.metric(row.network, "auc", row.auc)
+            progress.metric(row.network, "auc_pooled", row.auc_pooled)
         _write_table(csv, found)
         _sweep(out, {f"{network}{end}" for network in params.networks for end in (".json", ".parquet")})
 

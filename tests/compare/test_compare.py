@@ -144,6 +144,7 @@ def test_a_hip_visit_scores_its_highest_slices_and_a_patient_its_highest_visit()
             "hip_visit": ["a"] * 3 + ["b"] * 3,
             "subject": ["s"] * 6,
             "label": [0, 1, 0, 0, 0, 0],
+            "fold": ["0"] * 6,
             "p": [0.1, 0.9, 0.7, 0.2, 0.2, 0.2],
         }
     )
