@@ -95,12 +95,14 @@ def _cohort(folder: Path, params: dict[str, Any]) -> int:
         seeds = (SEED, int(patient), int(visit)), (SEED, int(patient))
         height, weight = float(own["height_m"]), float(own["weight_kg"])
         scanner = int(own["vendor"])
-        drawn = render(StudyPlan(*seeds, scanner, own["sex"], height, weight, states, 1.0))
-        for side in drawn.truth:
-            key = names.get((patient, visit, side))
-            if key is None or drawn.states[side].implant:
-                continue
-            masks = _write(folder, key, side, drawn, params)
+        keys = {side: names[patient, visit, side] for side in "LR" if (patient, visit, side) in names}
+        there = {side: _kept(folder, key) for side, key in keys.items()}
+        if not all(there.values()):
+            drawn = render(StudyPlan(*seeds, scanner, own["sex"], height, weight, states, 1.0))
+            there = {side: _write(folder, key, side, drawn, params) for side, key in keys.items()
+                     if side in drawn.truth and not drawn.states[side].implant}  # fmt: skip
+        for side, masks in there.items():
+            key = keys[side]
             made[key] = {"vendor": SCANNERS[scanner].vendor, "sex": own["sex"], "file": f"{key}.safetensors",
                          "digest": sha256_file(folder / f"data/hips/{key}.safetensors")}  # fmt: skip
             notes += [{"hip_visit": key, "side": side, "name": name} for name in masks]
@@ -124,6 +126,16 @@ def _cohort(folder: Path, params: dict[str, Any]) -> int:
     for name in ("measures", "features"):
         (folder / f"data/{name}.parquet").unlink()  # what the stages are to make themselves
     return len(kept)
+
+
+def _kept(folder: Path, key: str) -> list[str]:
+    """Names of the masks of a hip-visit that an earlier run wrote here with its volumes; none where it did not."""
+    from tasks.store import hips
+
+    volumes, masks = (folder / f"data/{kind}/{key}.safetensors" for kind in ("hips", "masks"))
+    if not (volumes.exists() and masks.exists()):
+        return []
+    return [name.removeprefix("consensus/") for name in hips.layout(masks)]
 
 
 def _read(truth: Any) -> list[dict[str, Any]]:
