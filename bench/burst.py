@@ -39,7 +39,7 @@ def run() -> dict[str, object]:
             accepted = served.send(hospital, studies[::2], SENDERS)
             folder.join()
             sent = time.time() - started
-            served.wait(lambda: at_rest(hospital), "all of them to be worked on")
+            served.wait(lambda: at_rest(hospital), "all of them to be worked on", served.PATIENCE_S + 5 * STUDIES)
             rested = time.time() - started
             spent = {name: round(seconds - before[name], 1) for name, seconds in served.cpu_s(serve).items()}
         [(received, arrived, scored, last)] = hospital.ledger(

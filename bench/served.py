@@ -81,10 +81,10 @@ def send(hospital: Any, studies: Sequence[Sequence[Path]], senders: int = 1) -> 
         return sum(pool.map(work, studies))
 
 
-def wait(what: Callable[[], object], name: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def wait(what: Callable[[], object], name: str, patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
     while not what():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s for {name}"
+        assert time.monotonic() < deadline, f"waited {patience_s:.0f} s for {name}"
         time.sleep(0.1)
 
 

@@ -13,7 +13,6 @@ worker: neither a scanner nor a study waits for Prefect's database.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import http.server
 import importlib
@@ -22,19 +21,22 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from flows.alone import locked
 from flows.environment import prepare
 from flows.supervise import Child, Supervisor, end_left
-from tasks.domain.errors import Unavailable
 from tasks.domain.settings import Settings
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 ROLES = ("receiver", "worker", "deployments")
 """Children that are modules of flows/ with a `run()`."""
+FIRST = ("receiver", "prefect")
+"""Waited for before the next is started: files come at once, and deployments need Prefect's API."""
 
 
 def children(settings: Settings) -> list[Child]:
@@ -92,37 +94,45 @@ def port(name: str, default: int) -> int:
 def run(console: Console, check: bool = False) -> None:
     """Start everything and wait. With `check`: wait until all of it answers, say so, and stop."""
     settings = prepare()
-    alone = open(settings.home / "serve.lock", "w", encoding="utf-8")  # noqa: SIM115 - held as long as this process
-    try:
-        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise Unavailable("osteoflow serve is running in this workspace, or is still stopping") from None
-    end_left(settings)
-    wanted = children(settings)
-    supervisor = Supervisor(settings, os.environ | {"PREFECT_API_URL": prefect_api()})
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    site = _site(settings)
+    with locked(settings.home / "serve.lock", "osteoflow serve is running in this workspace, or is still stopping"):
+        end_left(settings)
+        supervisor = Supervisor(settings, os.environ | {"PREFECT_API_URL": prefect_api()})
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        site = _site(settings)
+        try:
+            _start(supervisor, settings, console)
+            if not check:
+                supervisor.watch()
+        except KeyboardInterrupt:
+            console.print("stopping")
+        finally:
+            supervisor.stop()
+            site.shutdown()
+
+
+def _start(supervisor: Supervisor, settings: Settings, console: Console) -> None:
+    wanted, began = children(settings), time.monotonic()
+
+    def up(child: Child) -> None:
+        supervisor.wait(child.name)
+        console.print(f"{child.name:12} up after {time.monotonic() - began:.0f} s")
+
     table = Table("what", "where", title="osteoflow serve")
-    try:
-        for child in wanted:
-            # The worker and the UI warm up beside the others; only deployments need Prefect's API.
-            pid = supervisor.start(child, wait=child.name in ("receiver", "prefect"))
-            table.add_row(child.name, child.url.removesuffix("/health").removesuffix("/api") or f"pid {pid}")
-        for child in wanted:
-            supervisor.wait(child.name)
-        for name, url in elsewhere().items():
-            table.add_row(name, url)
-        table.add_row("DICOM", f"{settings.ae_title} at {settings.dicom_host}:{settings.dicom_port}")
-        table.add_row("inbox", str(settings.identified / "inbox"))
-        table.add_row("audit site", f"http://127.0.0.1:{settings.http_port}")
-        console.print(table)
-        if not check:
-            supervisor.watch()
-    except KeyboardInterrupt:
-        console.print("stopping")
-    finally:
-        supervisor.stop()
-        site.shutdown()
+    console.print("starting; the first time in a workspace, Prefect and MLflow make their databases (about a minute)")
+    for child in wanted:
+        pid = supervisor.start(child, wait=False)
+        if child.name in FIRST:
+            up(child)
+        table.add_row(child.name, child.url.removesuffix("/health").removesuffix("/api") or f"pid {pid}")
+    for child in wanted:
+        if child.name not in FIRST:
+            up(child)
+    for name, url in elsewhere().items():
+        table.add_row(name, url)
+    table.add_row("DICOM", f"{settings.ae_title} at {settings.dicom_host}:{settings.dicom_port}")
+    table.add_row("inbox", str(settings.identified / "inbox"))
+    table.add_row("audit site", f"http://127.0.0.1:{settings.http_port}")
+    console.print(table)
 
 
 def _site(settings: Settings) -> http.server.ThreadingHTTPServer:
