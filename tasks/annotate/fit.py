@@ -32,6 +32,9 @@ LATTICE_VOXELS = 0.1
 MARGIN = 2
 """Empty voxels around a mask before it is interpolated."""
 
+FARTHEST = 1e3
+"""mm outside, where nothing was drawn near."""
+
 
 class Unfit(BadInput):
     """A mask that does not belong where it claims to. `mm`: by how much."""
@@ -171,33 +174,49 @@ def on_grid(
 ) -> NDArray[np.uint8]:
     """The mask on the hip grid; only its own box is computed.
 
-    Solids are interpolated by their distance to the border in mm (shape-based, Raya and Udupa 1990): between slices
-    4.4 mm apart a lesion of 22 mm keeps a Dice of 0.96, where interpolating 0 and 1 gives 0.93. Vessels, a voxel or
-    two thick, are interpolated by cubic splines, which keep their volume (linear loses 29% at 1 mm radius).
+    Solids are interpolated by their distance to the border in mm (shape-based, Raya and Udupa 1990), cut where they
+    keep the volume that was drawn (Cavalieri: areas times spacing, which is right on average wherever the slices fell).
+    Cut at distance 0 what ends between two slices ends too early: of 22 mm on slices 6 mm apart 13% were lost, of what
+    was drawn on one slice half. Dice rises with it, .92 to .94 and .83 to .89. Vessels, a voxel or two thick, are
+    interpolated by cubic splines, which keep their volume (linear loses 29% at 1 mm radius).
     """
     result = np.zeros(shape, dtype=np.uint8)
     found = bounds(array)
     if found is None:
         return result
     low, high = found
-    box = np.array(list(product(*zip(low - 1, high, strict=True))), dtype=np.float64)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    around = np.full(3, MARGIN)
+    if label != "vessel":  # what keeps its volume may grow by half a slice
+        around = np.maximum(around, np.ceil(spacing.max() / 2 / spacing).astype(int) + 1)
+    box = np.array(list(product(*zip(low - around + 1, high + around - 2, strict=True))), dtype=np.float64)
     to_grid = np.linalg.inv(grid) @ affine
     reach = box @ to_grid[:3, :3].T + to_grid[:3, 3]
-    first = np.clip(np.floor(reach.min(0)).astype(int), 0, shape)
-    last = np.clip(np.ceil(reach.max(0)).astype(int) + 1, 0, shape)
-    if (last <= first).any():
+    first, last = np.floor(reach.min(0)).astype(int), np.ceil(reach.max(0)).astype(int) + 1
+    if (last <= 0).any() or (first >= shape).any():
         return result
-    crop = np.pad(array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], MARGIN)
+    beyond = np.array(shape) * (label != "vessel")  # a solid that reaches beyond the grid is cut as a whole
+    whole = bool((first >= -beyond).all() and (last <= shape + beyond).all())
+    first, last = np.maximum(first, -beyond), np.minimum(last, shape + beyond)
+    crop = np.pad(array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], [(n, n) for n in around])
     source = affine.copy()
-    source[:3, 3] += affine[:3, :3] @ (low - float(MARGIN))
+    source[:3, 3] += affine[:3, :3] @ (low - around.astype(np.float64))
     part = grid.copy()
     part[:3, 3] += grid[:3, :3] @ first
     size = (int(last[0] - first[0]), int(last[1] - first[1]), int(last[2] - first[2]))
     if label == "vessel":
-        values = resample(Volume(crop.astype(np.float32), source), part, size, order=3, fill=0.0) - HALF
+        drawn = resample(Volume(crop.astype(np.float32), source), part, size, order=3, fill=0.0) >= HALF
     else:
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
         signed = distance_transform_edt(crop, sampling=spacing) - distance_transform_edt(~crop, sampling=spacing)
-        values = resample(Volume(signed.astype(np.float32), source), part, size, order=1, fill=-1.0)
-    result[tuple(slice(a, b) for a, b in zip(first, last, strict=True))] = values >= 0
+        values = resample(Volume(signed.astype(np.float32), source), part, size, order=1, fill=-FARTHEST)
+        voxels = int(crop.sum()) * float(np.prod(spacing)) / abs(np.linalg.det(grid[:3, :3]))
+        drawn = _of_volume(values, voxels) if whole else values >= 0
+    into = tuple(slice(max(a, 0), min(b, n)) for a, b, n in zip(first, last, shape, strict=True))
+    result[into] = drawn[tuple(slice(s.start - a, s.stop - a) for s, a in zip(into, first, strict=True))]
     return result
+
+
+def _of_volume(distance: NDArray[np.float32], voxels: float) -> NDArray[np.bool_]:
+    """The innermost `voxels` of a field of distances (positive inside)."""
+    count = min(max(round(voxels), 1), distance.size)
+    return distance >= max(float(np.partition(distance.ravel(), -count)[-count]), 1 - FARTHEST)
