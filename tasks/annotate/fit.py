@@ -37,11 +37,13 @@ FARTHEST = 1e3
 
 
 class Unfit(BadInput):
-    """A mask that does not belong where it claims to. `mm`: by how much."""
+    """A mask that does not belong where it claims to. `mm`: by how much. `astray`: so far that what was drawn with it
+    cannot be where it says either."""
 
-    def __init__(self, reason: str, detail: str, mm: float) -> None:
+    def __init__(self, reason: str, detail: str, mm: float, astray: bool = False) -> None:
         super().__init__(reason, detail)
         self.mm = mm
+        self.astray = astray
 
 
 class Elsewhere(Exception):
@@ -80,15 +82,19 @@ def tensor_for(target: Target, label: str, frame: str | None, series: str | None
 
 
 def on_series(meta: dict[str, Any], series: dict[str, Any] | None, tolerance: float, cropped: bool) -> None:
-    """Raises Unfit when the grid a mask was saved on is not the grid of the series that it names, or, `cropped`, not a
-    box of its voxels."""
+    """Raises Unfit when the grid a mask was saved on is neither the grid of the series that it names nor a box of its
+    voxels; where its maker is not known for boxes (`cropped`), one that fits mirrored as well proves nothing."""
     if series is None or series.get("affine") is None or series.get("shape") is None:
         return
     own, claimed = np.array(series["affine"], dtype=np.float64).reshape(4, 4), meta["full"]
     shape = [int(n) for n in series["shape"]]
     affine = np.array(claimed["affine"], dtype=np.float64)
     apart = _apart(affine, claimed["shape"], own, shape)
-    if apart <= tolerance or (cropped and _off_lattice(affine, claimed["shape"], own, shape) <= LATTICE_VOXELS):
+    if apart <= tolerance:
+        return
+    ways = [affine] if cropped else [affine, *(mirror @ affine for mirror in MIRRORS)]
+    boxes = [_off_lattice(way, claimed["shape"], own, shape) <= LATTICE_VOXELS for way in ways]
+    if boxes[0] and not any(boxes[1:]):
         return
     for mirror in MIRRORS:
         if _apart(mirror @ affine, claimed["shape"], own, shape) <= tolerance:
@@ -165,8 +171,18 @@ def check_place(
     for mirror in MIRRORS:
         mirrored = mirror[:3, :3] @ middle
         if min(float(np.linalg.norm(mirrored - centre)) for centre in centres) <= head_mm:
-            raise Unfit("mirrored", f"it fits when mirrored (LPS for RAS); as it is, {mm:.0f} mm away", mm)
-    raise Unfit("out_of_place", f"its middle is {mm:.0f} mm from the femoral head's centre (at most {limit:g})", mm)
+            raise Unfit(
+                "mirrored", f"it fits when mirrored (LPS for RAS); as it is, {mm:.0f} mm away", mm, label == "head"
+            )
+    far = f"its middle is {mm:.0f} mm from the femoral head's centre (at most {limit:g})"
+    if label == "head" and _holds(array, affine, target.centre):
+        raise Unfit("out_of_place", f"{far}, which it holds: head and neck in one?", mm)
+    raise Unfit("out_of_place", far, mm, label == "head")
+
+
+def _holds(array: NDArray[np.bool_], affine: NDArray, point: NDArray[np.float64]) -> bool:
+    index = np.rint(np.linalg.solve(affine[:3, :3], point - affine[:3, 3])).astype(int)
+    return bool((index >= 0).all() and (index < array.shape).all() and array[tuple(index)])
 
 
 def on_grid(

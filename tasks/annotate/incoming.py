@@ -114,7 +114,7 @@ def _copy(
     for n, path in enumerate(paths, 1):
         name = path.name.lower()
         stem = _table(path)
-        kind = None if stem or name.endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES, ".json", ".raw")) else _dicom(path)
+        kind = None if stem or name.endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES, ".json", *nrrd.DATA)) else _dicom(path)
         if kind == "image" or kind == "other":
             left["DICOM images" if kind == "image" else "other files"] += 1
             summary.left[path.relative_to(root).as_posix()] = [
@@ -148,7 +148,7 @@ def _leave(files: dict[str, tuple[Path, str]], summary: Summary) -> None:
         if reasons:
             summary.left[relative] = reasons
     if summary.left:
-        raw = [relative for relative in files if relative.lower().endswith(".raw")]
+        raw = [relative for relative in files if relative.lower().endswith(nrrd.DATA)]
         summary.left |= {relative: ["not_alone: is the data of a header"] for relative in raw}
 
 
@@ -199,7 +199,7 @@ def _read(
             taken = "its good rows were taken" if partial else "nothing of it was imported"
             summary.notes.append(f"{where}: {len(refused)} refusals; {taken}")
     for relative, (copy, where) in files.items():
-        if _table(copy) or copy.resolve() in listed or copy.suffix.lower() == ".raw":
+        if _table(copy) or copy.resolve() in listed or copy.name.lower().endswith(nrrd.DATA):
             continue
         if copy.name.lower().endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES)):
             summary.refused.append(Refusal(where, None, "", "is not named in a masks.csv that was read"))

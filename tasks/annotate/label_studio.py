@@ -1,15 +1,18 @@
 """Label Studio JSON exports: polygons, ellipses, rectangles, brush strokes and bitmasks on slices, to bool planes.
 
-A task's `data` says which slice was drawn on: study_instance_uid, series_instance_uid and sop_instance_uid (or
-slice_index, from 0 in order of position). A task of several pictures (`item_index` of a region) lists them. The reader
-is the annotation's `completed_by`.
+A task's `data` says which slice was drawn on: study_instance_uid, series_instance_uid and sop_instance_uid (or DICOM's
+own names of these, or slice_index, from 0 in order of position), or the address of its picture does (DICOMweb, WADO). A
+task of several pictures (`item_index` of a region) lists them. The reader is the annotation's `completed_by`; of a
+reader's several annotations of a task the one marked as ground truth counts, else the latest. JSON-MIN is read as well.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,26 +27,70 @@ CHANNELS = 4
 
 BRUSH_LIMIT = 128
 
+ADDRESSES = re.compile(r"/studies/([0-9.]+)/series/([0-9.]+)(?:/instances/([0-9.]+))?")
+"""Of DICOMweb (PS3.18): study, series, instance."""
+
 SHAPES = ("polygon", "brush", "ellipse", "rectangle", "bitmask")
 NO_AREA = ("keypoint", "vector", "videorectangle", "timeline", "cuboid")
 """Regions that fill nothing, or not one picture: told, and left out. Choices and texts are passed over."""
 
 
 def is_export(value: Any) -> bool:
-    """Whether a decoded JSON file is a list of tasks with annotations."""
-    return isinstance(value, list) and bool(value) and all(isinstance(t, dict) and "annotations" in t for t in value)
+    """Whether a decoded JSON file is a list of tasks with annotations (JSON), or of annotations (JSON-MIN)."""
+    return isinstance(value, list) and bool(value) and all(isinstance(t, dict) and _is_task(t) for t in value)
+
+
+def _is_task(one: dict[str, Any]) -> bool:
+    return "annotations" in one or {"annotation_id", "annotator"} <= one.keys()
+
+
+def _tasks(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """JSON-MIN as JSON: there each annotation is an entry, and the regions of a tool stand beside the task's data."""
+    tasks: dict[str, dict[str, Any]] = {}
+    for n, one in enumerate(value):
+        if "annotations" in one:
+            tasks[f"task {n}"] = one
+            continue
+        regions = [region for part in one.values() if isinstance(part, list) for region in part]
+        kinds = [next((k for k in r if k.endswith("labels")), "") if isinstance(r, dict) else "" for r in regions]
+        result = [r | {"value": r, "type": kind} for r, kind in zip(regions, kinds, strict=True) if kind]
+        task = tasks.setdefault(str(one.get("id", f"task {n}")), {"data": one, "annotations": []})
+        task["annotations"].append(one | {"completed_by": one["annotator"], "result": result})
+    return list(tasks.values())
+
+
+def _last_words(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One for each reader."""
+    last: dict[str, dict[str, Any]] = {}
+    for one in annotations:
+        reader = _reader(one.get("completed_by"))
+        if reader not in last or _order(one) >= _order(last[reader]):
+            last[reader] = one
+    return list(last.values())
+
+
+def _order(annotation: dict[str, Any]) -> tuple[bool, str]:
+    return bool(annotation.get("ground_truth")), str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
 def read(tasks: list[dict[str, Any]]) -> tuple[list[Drawn], list[str]]:
     """One plane for each task, slice, reader and label; `affine` is None: the slice says where it is."""
     drawn: list[Drawn] = []
     notes: list[str] = []
-    for n, task in enumerate(tasks, 1):
-        for annotation in task["annotations"]:
-            if annotation.get("was_cancelled"):
-                continue
+    for n, task in enumerate(_tasks(tasks), 1):
+        data, given = task.get("data") or {}, [one for one in task["annotations"] if not one.get("was_cancelled")]
+        annotations = _last_words(given)
+        if len(given) > len(annotations):
+            notes.append(
+                f"task {n}: {len(given) - len(annotations)} other annotations of the same reader were left out"
+            )
+        for annotation in annotations:
             planes: dict[tuple[int, str], NDArray[np.bool_]] = {}
-            for result in annotation.get("result", []):
+            regions = annotation.get("result") or []
+            named = _named(regions)
+            for result in regions:
+                if named.get(result.get("id")) is not result and result.get("id") in named:
+                    continue  # the same region without its label
                 label, plane = _plane(result, n)
                 if plane is None:
                     kind = str(result.get("type", "")).lower().removesuffix("labels")
@@ -58,7 +105,7 @@ def read(tasks: list[dict[str, Any]]) -> tuple[list[Drawn], list[str]]:
                     raise BadInput("malformed", f"task {n}: its regions claim different image sizes")
                 planes[key] = planes[key] | plane if key in planes else plane
             for (item, label), plane in sorted(planes.items(), key=lambda entry: entry[0]):
-                place, extra = _slice(task.get("data", {}), item, n)
+                place, extra = _slice(data, item, n)
                 reader = _reader(annotation.get("completed_by"))
                 drawn.append(
                     Drawn(label, plane[None], None, "label_studio", **place, reader=reader, thick=False, extra=extra)
@@ -69,18 +116,49 @@ def read(tasks: list[dict[str, Any]]) -> tuple[list[Drawn], list[str]]:
 def _slice(data: dict[str, Any], item: int, task: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """UIDs of the slice that picture `item` of a task shows, and {index} where its place in the series is given."""
 
+    plain = {re.sub("[^a-z]", "", key.lower()): value for key, value in data.items()}
+
     def said(name: str) -> Any:
-        value = data.get(name)
+        value = plain.get(name)
         if isinstance(value, list):
             return value[item] if item < len(value) else None
-        return value if item == 0 or name in ("study_instance_uid", "series_instance_uid") else None
+        return value if item == 0 or name in ("studyinstanceuid", "seriesinstanceuid") else None
 
-    place: dict[str, Any] = {name: str(said(f"{name}_instance_uid") or "") for name in ("study", "series", "sop")}
-    index = said("slice_index")
+    place: dict[str, Any] = {name: str(said(f"{name}instanceuid") or "") for name in ("study", "series", "sop")}
+    index = said("sliceindex")
+    for value in () if all(place.values()) else data.values():
+        pictures = value if isinstance(value, list) else [value]
+        picture = pictures[item] if item < len(pictures) else None
+        address = _address(picture) if isinstance(picture, str) else {}
+        place |= {name: address.get(name, "") for name in place if not place[name]}
     if not place["study"] or not place["series"] or not (place["sop"] or isinstance(index, int)):
         which = f" of picture {item + 1}" if item else ""
-        raise BadInput("no_image_named", f"task {task} does not name study, series and slice{which or ' of its image'}")
+        raise BadInput(
+            "no_image_named",
+            f"task {task} does not name study, series and slice{which or ' of its image'}: give study_instance_uid, "
+            "series_instance_uid and sop_instance_uid in its data",
+        )
     return place, {"index": index} if isinstance(index, int) else {}
+
+
+def _address(text: str) -> dict[str, str]:
+    """UIDs in the address of a picture: DICOMweb's path, or the query of WADO-URI."""
+    found = ADDRESSES.search(text)
+    if found:
+        return dict(zip(("study", "series", "sop"), (part or "" for part in found.groups()), strict=True))
+    try:
+        query = parse_qs(urlsplit(text).query)
+    except ValueError:
+        return {}
+    names = {"study": "studyUID", "series": "seriesUID", "sop": "objectUID"}
+    return {name: query[key][0] for name, key in names.items() if key in query}
+
+
+def _named(regions: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """{id: the result with the label} of regions that come twice, as a shape and as what it is called."""
+    return {
+        one["id"]: one for one in regions if "id" in one and any(key.endswith("labels") for key in one.get("value", {}))
+    }
 
 
 def _reader(completed_by: Any) -> str:
@@ -119,7 +197,8 @@ def _drawn(shape: str, value: dict[str, Any], height: int, width: int) -> NDArra
         flat = decode_rle(value["rle"])
         if flat.size != height * width * CHANNELS:
             raise BadInput("malformed", f"a brush stroke of {flat.size} values on {height} x {width} pixels")
-        return flat.reshape(height, width, CHANNELS)[..., CHANNELS - 1] >= BRUSH_LIMIT
+        alpha = flat.reshape(height, width, CHANNELS)[..., CHANNELS - 1]
+        return (alpha > 0) & (alpha >= alpha.max() / 2)  # converters write 255, 100 or 1 where something is drawn
     if shape == "bitmask":
         return decode_bitmask(str(value["imageDataURL"]), height, width)
     if shape == "polygon":

@@ -114,7 +114,9 @@ def _listed(row: Any, folder: Path, number: int) -> Drawn:
         raise BadInput("outside", "names a file outside the folder of masks.csv")
     name = path.name.lower()
     if not name.endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES)):
-        raise BadInput("unknown_format", "is neither NIfTI (.nii, .nii.gz) nor NRRD (.nrrd, .nhdr)")
+        raise BadInput(
+            "unknown_format", "is neither NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr) nor MetaImage (.mha, .mhd)"
+        )
     if not path.is_file():
         raise BadInput("missing_file", "is not there")
     if path.stat().st_size > MAX_BYTES:

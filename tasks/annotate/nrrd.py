@@ -1,4 +1,4 @@
-"""NRRD masks, 3D Slicer's .seg.nrrd included; SimpleITK gives positions in LPS."""
+"""NRRD (3D Slicer's .seg.nrrd included) and MetaImage masks; SimpleITK gives positions in LPS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from tasks.annotate.drawn import check_affine, check_size, label_of, side_of
 from tasks.domain.errors import BadInput
 
-SUFFIXES = (".nrrd", ".nhdr")
+SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+
+DATA = (".raw", ".raw.gz", ".zraw")
+"""How the data beside a detached header is named."""
+
+ENCODINGS = ("raw", "gzip", "gz", "ascii", "text", "txt", "hex")
+"""Of NRRD, as ITK reads them."""
 
 ITEM = {sitk.sitkUInt8: 1, sitk.sitkInt8: 1, sitk.sitkVectorUInt8: 1, sitk.sitkUInt16: 2, sitk.sitkInt16: 2}
 """Bytes of a value, of the kinds that masks have; others are taken for eight."""
@@ -34,7 +40,7 @@ def read(path: Path, label: str, value: int | None, side: str) -> tuple[NDArray[
             raise BadInput("not_a_volume", f"has {len(size)} dimensions; a mask has 3")
         image = reader.Execute()
     except RuntimeError:
-        raise BadInput("damaged", "cannot be read as NRRD") from None
+        raise BadInput("damaged", "cannot be read as NRRD or MetaImage") from None
     values = sitk.GetArrayFromImage(image)
     layers = values if values.ndim == 4 else values[..., None]  # overlapping segments stand in layers
     segments = _segments(reader)
@@ -64,12 +70,19 @@ def _inside(path: Path) -> None:
     """A detached header may name any file of this machine as its data; only one beside it is read."""
     with open(path, "rb") as handle:
         header = handle.read(65536).split(b"\n\n")[0].decode("latin-1")
+    meta_image = path.suffix.lower() in (".mha", ".mhd")
     for line in header.splitlines():
-        name = line.split(":", 1)[-1].strip()
-        if line.lower().startswith(("data file:", "datafile:")) and (
-            name.upper().startswith("LIST") or not (path.parent / name).resolve().is_relative_to(path.parent.resolve())
-        ):
-            raise BadInput("outside", "its data is not one file beside its header")
+        key, _, text = line.partition("=" if meta_image else ":")
+        key, name = key.strip().lower().replace(" ", ""), text.strip()
+        if key in ("datafile", "elementdatafile") and name != "LOCAL":
+            beside = (path.parent / name).resolve().is_relative_to(path.parent.resolve())
+            if name.upper().startswith("LIST") or "%" in name or not beside:
+                raise BadInput("outside", "its data is not one file beside its header")
+        if key == "elementdatafile":
+            return  # the data begins here
+        if key == "encoding" and not meta_image and name.lower() not in ENCODINGS:
+            kind = "bzip2" if name.lower() in ("bzip2", "bz2") else "of another kind"
+            raise BadInput("unknown_encoding", f"its data is {kind}; save it raw or with gzip")
 
 
 def _segments(reader: sitk.ImageFileReader) -> list[dict]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_closing, binary_dilation
 
 from tasks.annotate import derived, drawn, fit, readers
 from tasks.annotate.join import ADJUDICATOR, CONSENSUS
@@ -18,8 +19,11 @@ from tasks.store import hips
 from tasks.store.items import Item, Rows
 
 ON_SERIES = {"nifti": False, "nrrd": False, "seg.nrrd": True}
-"""Kinds that name a series and no frame of reference: their grid must be the series', or (True) a box of its voxels, as
-3D Slicer crops them."""
+"""Kinds that name a series and no frame of reference: their grid must be the series', or a box of its voxels (True: as
+3D Slicer crops them; False: as dcmqi and others do, where no mirror image of the box would fit as well)."""
+
+HELD = 0.5
+"""Of a lesion that lies in its head; of one beside its head, in a label map, hardly anything does."""
 
 PLANES = ("label_studio", "scoord")
 """Kinds that are drawn on single slices; they have no place of their own."""
@@ -48,6 +52,7 @@ def process(item: Item, params: Params, out: Path) -> Rows:
         meta,
     )
     rows: Rows = []
+    astray: set[tuple[Any, ...]] = set()
     taken: dict[tuple[str, str], dict[str, Any]] = {}
     for masks in _gathered(payload["masks"], payload["series"]):
         mask = masks[0]
@@ -61,12 +66,16 @@ def process(item: Item, params: Params, out: Path) -> Rows:
         except BadInput as error:
             row = _row(mask, "rejected", str(error)) | {"difference_mm": getattr(error, "mm", None)}
             rows.append(base | row)
+            if getattr(error, "astray", False):
+                astray.add((mask["number"], mask["kind"], mask["reader"]))
             continue
         key = (mask["reader"], mask["label"])
         if key in taken and taken[key]["number"] == mask["number"]:  # e.g. one structure for each part of a lesion
             taken[key]["values"] |= values
         else:  # a later import corrects the earlier
             taken[key] = {"values": values, "number": mask["number"], "mask": mask, "tensor": tensor, "mm": mm}
+    for key, reason in [*_astray(taken, astray), *_beside_heads(taken)]:
+        rows.append(base | _row(taken.pop(key)["mask"], "rejected", reason))
     _add_lesion_free(taken, payload["lesion_free"], target)
     return _finish(base, rows, taken, target, params, out)
 
@@ -183,6 +192,36 @@ def _slice(mask: dict[str, Any], series: dict[str, Any], depth: int) -> int:
     if index is None or not 0 <= index < depth:
         raise BadInput("no_slice", "the slice it was drawn on is not known")
     return int(index)
+
+
+def _astray(taken: dict[tuple[str, str], dict[str, Any]], heads: set[tuple[Any, ...]]) -> list[tuple[Any, str]]:
+    """What was drawn together with a head that is nowhere near the head."""
+    reason = "out_of_place: the femoral head that came with it does not lie where the images have it"
+    return [
+        (key, reason)
+        for key, one in taken.items()
+        if tuple(one["mask"][name] for name in ("number", "kind", "reader")) in heads
+    ]
+
+
+def _beside_heads(taken: dict[tuple[str, str], dict[str, Any]]) -> list[tuple[Any, str]]:
+    """A label map cannot say that a voxel is lesion and head: there a head is drawn around its lesion, which is part of
+    it. A lesion apart from the head of the same reader is none."""
+    apart = []
+    for reader, label in sorted(taken):
+        head = taken.get((reader, "head"))
+        if label != "lesion" or head is None or not head["values"].any():
+            continue
+        whole, lesion = head["values"].astype(bool), taken[reader, label]["values"].astype(bool)
+        if not lesion.any() or (whole & lesion).sum() >= HELD * lesion.sum():
+            continue
+        if not (binary_dilation(whole, iterations=2) & lesion).any():
+            apart.append(((reader, label), "outside_head: it does not touch the femoral head that its reader drew"))
+            continue
+        joined = np.pad(whole | lesion, 1)
+        head["values"] = binary_closing(joined)[1:-1, 1:-1, 1:-1].astype(np.uint8)
+        head["mask"] = head["mask"] | {"source": f"{head['mask']['source']} and its lesion"}
+    return apart
 
 
 def _add_lesion_free(taken: dict[tuple[str, str], dict[str, Any]], names: list[str], target: fit.Target) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from scipy.ndimage import distance_transform_edt
 from skimage.draw import polygon2mask
 
 from tasks.annotate.drawn import Drawn, check_affine, check_size, label_of, side_of, stack
@@ -18,7 +19,11 @@ PIXEL_MM = 0.5
 """Contours are filled on their own planes in pixels of this size, finer than any hip grid: no image is needed."""
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-FLAT_MM = 0.1
+FLAT_MM = 0.3
+"""Points of one plane may lie this far beside it: some systems round to tenths of a mm, or place by the couch."""
+
+GAP = 1.6
+"""Between two contours further apart than this many of the usual steps nothing was drawn."""
 
 
 def read(dataset: Dataset) -> tuple[list[Drawn], list[str]]:
@@ -85,7 +90,7 @@ def fill(contours: list[Dataset]) -> tuple[NDArray[np.bool_], NDArray[np.float64
     axes = np.stack([normal, down, right], axis=1)
     flat = [p @ axes for p in points]
     tilt = max(float(np.ptp(p[:, 0])) for p in flat)
-    if tilt > 2 * FLAT_MM:
+    if tilt > FLAT_MM:
         raise BadInput("not_a_volume", f"its contours are not in parallel planes ({tilt:.1f} mm)")
     low = np.min([p[:, 1:].min(0) for p in flat], axis=0) - 2 * PIXEL_MM
     high = np.max([p[:, 1:].max(0) for p in flat], axis=0) + 2 * PIXEL_MM
@@ -101,12 +106,42 @@ def fill(contours: list[Dataset]) -> tuple[NDArray[np.bool_], NDArray[np.float64
         plane[first[0] : last[0], first[1] : last[1]] ^= filled
     slabs = [float(c.ContourSlabThickness) for c in contours if c.get("ContourSlabThickness")]
     thick = len(planes) > 1 or bool(slabs)
-    array, step = stack(planes, None if len(planes) > 1 else (slabs[0] if slabs else 1.0))
+    planes, pitch = _even(planes)
+    array, step = stack(planes, pitch or (slabs[0] if slabs else 1.0))
     affine = np.eye(4)
     affine[:3, :3] = axes * np.array([step, PIXEL_MM, PIXEL_MM])
     affine[:3, 3] = axes @ np.array([min(planes), *low])
     check_affine(affine)
     return array, affine, thick
+
+
+def _even(planes: dict[float, NDArray[np.bool_]]) -> tuple[dict[float, NDArray[np.bool_]], float | None]:
+    """(planes at even steps, mm between them): contours drawn between slices, or each in a plane of its own, give
+    those by shape (Raya and Udupa); where nothing was drawn nothing is."""
+    offsets = np.array(sorted(planes))
+    steps = np.diff(offsets)
+    if not len(steps):
+        return planes, None
+    usual = float(np.median(steps))
+    near = steps[steps <= GAP * usual]
+    mean = float(near.mean())
+    if float(np.ptp(near)) <= FLAT_MM and float(np.abs(steps - np.round(steps / mean) * mean).max()) <= FLAT_MM / 2:
+        return planes, mean
+    pitch = usual / 3
+    count = int(np.ceil((offsets[-1] - offsets[0]) / pitch - 1e-6)) + 1
+    check_size(count + 2, *planes[float(offsets[0])].shape)
+    depth = {o: distance_transform_edt(plane) - distance_transform_edt(~plane) for o, plane in planes.items()}
+    made: dict[float, NDArray[np.bool_]] = {}
+    for at in offsets[0] + pitch * np.arange(-1, count + 1):
+        above = int(np.searchsorted(offsets, at))
+        low, high = float(offsets[max(above - 1, 0)]), float(offsets[min(above, len(offsets) - 1)])
+        if low < high <= low + GAP * usual:
+            share = (at - low) / (high - low)
+            made[float(at)] = (1 - share) * depth[low] + share * depth[high] > 0
+        else:  # at an end, or in a gap
+            nearest = low if at - low < high - at else high
+            made[float(at)] = planes[nearest] & (abs(at - nearest) <= usual / 2)
+    return made, pitch
 
 
 def _normal(points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from tasks.domain.volume import Volume
 GRID = VISIT.patient_affine(CENTRES["L"], "L")
 
 
-def ball(affine: NDArray, shape: tuple[int, ...], radius: float, shift: float = 0.0) -> NDArray:
+def ball(affine: NDArray, shape: tuple[int, int, int], radius: float, shift: float = 0.0) -> NDArray:
     lps = Volume(np.zeros(shape, np.uint8), affine).to_lps(np.stack(np.indices(shape), axis=-1))
     return np.linalg.norm(lps - CENTRES["L"] - [0, shift, 0], axis=-1) <= radius
 

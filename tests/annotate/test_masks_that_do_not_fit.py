@@ -180,7 +180,7 @@ def test_a_damaged_nrrd_and_an_rtstruct_of_two_series(hospital: Hospital) -> Non
     ds.save_as(path)
     said = [str(refusal) for refusal in hospital.annotate().refused]
     assert said == [
-        "masks.csv row 2, column file: damaged: cannot be read as NRRD",
+        "masks.csv row 2, column file: damaged: cannot be read as NRRD or MetaImage",
         "masks.csv row 3, column file: missing_file: is not there",
         "file 3: several_series: refers to 2 series; one structure set belongs to one",
     ]
