@@ -13,6 +13,8 @@ NEEDS_ALL = "OSTEOFLOW_TEST_NEEDS_ALL"
 
 PACKAGES = {
     "tesseract": "tesseract-ocr",
+    "/usr/share/tesseract-ocr/5/tessdata/chi_sim.traineddata": "tesseract-ocr-chi-sim",
+    "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc": "fonts-wqy-zenhei",
     "dciodvfy": "dicom3tools",
     "dcmcjpeg": "dcmtk",
     "dcmsend": "dcmtk",

@@ -6,7 +6,8 @@ A line is several letters of one height on one base line. Strokes of exactly one
 script: no tissue looks so. Other lines count when OCR reads words in them. `words` is the second look: OCR over the
 whole picture, which shares nothing with the way above. Nothing that is read is kept; only places are.
 
-The OCR engine is Debian's tesseract, run as a program; `engine` says whether it is there.
+The OCR engine is Debian's tesseract, run as a program; `engine` says whether it is there, `languages`
+in which scripts it reads.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import functools
 import os
 import shutil
 import subprocess
+from unicodedata import east_asian_width
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +41,25 @@ SECONDS = 60.0
 _TOUCHING = np.ones((3, 3), np.bool_)
 """Pixels belong together across corners, too."""
 ENGINE_FAILED = "text_engine_failed"
+SCRIPTS = ("eng", "chi_sim", "chi_tra", "jpn", "kor", "rus", "ell", "ara", "heb", "tha", "hin")
+"""A language for each script: that there are letters has to be seen, not what they say."""
 
 
 @functools.cache
 def engine() -> str:
     """The program that reads, '' when none is installed."""
     return shutil.which(OCR) or ""
+
+
+@functools.cache
+def languages(program: str) -> tuple[str, ...]:
+    """Those of SCRIPTS that the engine has data for (Debian: tesseract-ocr-chi-sim, -jpn, -rus …)."""
+    try:
+        listed = subprocess.run([program, "--list-langs"], capture_output=True, timeout=SECONDS, check=False).stdout
+    except (subprocess.TimeoutExpired, OSError):
+        return ()
+    there = set(listed.decode("utf-8", "replace").split())
+    return tuple(language for language in SCRIPTS if language in there)
 
 
 def lines(plane: Plane, marked: bool) -> list[Box]:
@@ -80,8 +95,12 @@ def words(plane: Plane, marked: bool) -> list[Box]:
     found = []
     for text, box, confidence in _tesseract(picture, "11"):
         rows, columns = (box[1] - box[0]) / scale, (box[3] - box[2]) / scale
-        letters = sum(letter.isalnum() for letter in text)
-        if letters >= 3 and confidence >= (POSSIBLE if marked else SURE) and 5 <= rows <= 120 and columns >= rows:
+        if (
+            _letters(text) >= 3
+            and confidence >= (POSSIBLE if marked else SURE)
+            and 5 <= rows <= 120
+            and columns >= rows
+        ):
             found.append((box[0] // scale, -(-box[1] // scale), box[2] // scale, -(-box[3] // scale)))
     return _apart([_wider(box, plane.shape) for box in found])
 
@@ -289,7 +308,7 @@ def _read(unsure: list[tuple[Box, NDArray[np.uint8]]], least: float) -> list[Box
             middle = (box[0] + box[1]) // 2
             for n, (top, bottom) in enumerate(spans):
                 if top - 16 <= middle < bottom + 16:
-                    letters[n] += sum(letter.isalnum() for letter in text)
+                    letters[n] += _letters(text)
     return [box for (box, _), many in zip(unsure, letters, strict=False) if many >= 3]
 
 
@@ -316,11 +335,18 @@ def zoomed(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
 
+def _letters(text: str) -> int:
+    """Letters and digits; one that stands for a syllable or more (Chinese, Japanese, Korean) is two."""
+    return sum(letter.isalnum() + (letter.isalnum() and _wide(letter)) for letter in text)
+
+
 def _tesseract(picture: NDArray[np.uint8], layout: str) -> list[tuple[str, Box, float]]:
-    """Words, their boxes and confidences. The text stays in this process's memory. BadInput when the engine fails:
-    a picture that was not read is not one without text."""
+    """Words, their boxes and confidences; of scripts without spaces, what stands together in a line. The text stays in
+    this process's memory. BadInput when the engine fails: a picture that was not read is not one without text."""
     head = f"P5 {picture.shape[1]} {picture.shape[0]} 255\n".encode()
     command = [engine(), "stdin", "stdout", "--psm", layout, "--dpi", "150", "tsv"]
+    if known := languages(engine()):
+        command[3:3] = ["-l", "+".join(known)]
     try:
         done = subprocess.run(
             command,
@@ -334,10 +360,21 @@ def _tesseract(picture: NDArray[np.uint8], layout: str) -> list[tuple[str, Box, 
         raise BadInput(ENGINE_FAILED, "the OCR engine did not answer") from None
     if done.returncode:
         raise BadInput(ENGINE_FAILED, f"the OCR engine ended with {done.returncode}")
-    found = []
+    found: list[tuple[str, Box, float]] = []
+    line = None
     for row in done.stdout.decode("utf-8", "replace").splitlines()[1:]:
         parts = row.split("\t")
-        if len(parts) == 12 and parts[0] == "5" and parts[11].strip():
-            left, top, width, height = (int(part) for part in parts[6:10])
-            found.append((parts[11], (top, top + height, left, left + width), float(parts[10])))
+        if len(parts) != 12 or parts[0] != "5" or not parts[11].strip():
+            continue
+        left, top, width, height = (int(part) for part in parts[6:10])
+        word = parts[11], (top, top + height, left, left + width), float(parts[10])
+        if found and line == parts[1:5] and _wide(found[-1][0][-1]) and _wide(word[0][0]):
+            text, box, confidence = found.pop()
+            word = text + word[0], _around([box, word[1]]), max(confidence, word[2])
+        found.append(word)
+        line = parts[1:5]
     return found
+
+
+def _wide(letter: str) -> bool:
+    return east_asian_width(letter) == "W"

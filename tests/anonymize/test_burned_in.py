@@ -23,6 +23,8 @@ from tasks.keys import Keys
 
 SIZE = 160
 NAME = "OBERDORFER, ANNA 19480612"
+CHINESE = "/usr/share/tesseract-ocr/5/tessdata/chi_sim.traineddata"
+CHINESE_FONT = "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc"
 Bytes = Callable[[Dataset], bytes]
 Read = Callable[[bytes], FileDataset]
 
@@ -145,6 +147,20 @@ def test_one_that_says_so_and_shows_nothing_is_held_back(
     with pytest.raises(BadInput) as caught:
         release(as_bytes(source), "local", keys, params)
     assert caught.value.reason == "burned_in_annotation"
+
+
+@pytest.mark.needs("tesseract", CHINESE, CHINESE_FONT)
+def test_a_name_in_soft_chinese_letters_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = Image.new("L", (SIZE, SIZE))
+    ImageDraw.Draw(paper).text((6, 8), "姓名 陈建国", fill=255, font=ImageFont.truetype(CHINESE_FONT, 16))
+    ink = np.asarray(paper) / 255
+    picture = np.round(anatomy() * 900 * (1 - ink) + 880 * ink).astype(np.uint16)
+    monkeypatch.setattr(lettering, "languages", lambda program: ("eng", "chi_sim"))
+    [(top, bottom, left, right)] = lettering.lines(picture, marked=True)
+    rows, columns = np.nonzero(ink > 0.5)
+    assert top <= rows.min() and rows.max() < bottom and left <= columns.min() and columns.max() < right
+    monkeypatch.setattr(lettering, "languages", lambda program: ("eng",))
+    assert not lettering.lines(picture, marked=True)  # what reads Latin alone sees strokes
 
 
 def test_an_engine_that_fails_has_read_nothing(
