@@ -68,9 +68,10 @@ def run(params: Params, mapper: Mapper, by_patient: bool = True, shuffled: bool 
         found = table.against_best(found, predictions, params.top_slices, params.bootstrap)
         for column in ("parameters", "mmacs"):
             found[column] = [records[network][column] for network in found["network"]]
-        for row in found[found["unit"] == "slice"].itertuples():
-            progress.metric(row.network, "auc", row.auc)
-            progress.metric(row.network, "auc_pooled", row.auc_pooled)
+        slicewise = found[found["unit"] == "slice"]
+        for name in ("auc", "auc_pooled"):
+            for network, area in slicewise[["network", name]].to_numpy():
+                progress.metric(network, name, area)
         _write_table(csv, found)
         _sweep(out, {f"{network}{end}" for network in params.networks for end in (".json", ".parquet")})
 

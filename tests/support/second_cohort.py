@@ -9,18 +9,40 @@ returns to plus a trend; the trend is what only a history shows. Patients come w
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-WEEKS = 330
+WEEKS, NEVER = 330, 10**6
 ERRORS = {"lesion_fraction": 0.045, "kerboul_deg": 16.0, "lateral_deg": 7.0, "oedema_index": 0.13,
           "vessel_length_mm": 4.0, "effusion_index": 0.2}  # fmt: skip
 """SD of one visit's measurement."""
 
 
-def make(patients: int, seed: int, folds: int = 5, test: float = 0.25, noise: float = 1.0) -> dict[str, pd.DataFrame]:
-    rng = np.random.default_rng([seed, 990])
+@dataclass(frozen=True)
+class Lives:
+    """What becomes of each hip, one row a hip; weeks since the first visit, NEVER for never."""
+
+    patient: NDArray[np.int64]
+    side: NDArray[np.str_]
+    habit: NDArray[np.float64]
+    size: NDArray[np.float64]
+    lateral: NDArray[np.float64]
+    pressure: NDArray[np.float64]
+    """(hips, weeks)."""
+    graft_week: NDArray[np.int64]
+    broke: NDArray[np.int64]
+
+
+def lives(
+    patients: int, rng: np.random.Generator, choice: tuple[float, float, float] = (2.2, 4.0, 0.02),
+    grafts: NDArray[np.int64] | None = None, relief: float = 0.9,
+) -> Lives:  # fmt: skip
+    """Who is grafted goes by size and lateral margin (`choice`: log-odds against it, per unit of size and per degree
+    for it), unless `grafts` says when each hip is: the same hips in another world.
+    `relief`: by how much a graft lowers the log of the speed of wear."""
     both = rng.random(patients) < 0.6
     patient = np.repeat(np.arange(patients), 1 + both)
     n = len(patient)
@@ -33,13 +55,23 @@ def make(patients: int, seed: int, folds: int = 5, test: float = 0.25, noise: fl
     week = np.arange(WEEKS)
     years = week / 52.18
     pressure = (rest[:, None] + trend[:, None] * years + _wander(rng, n)).clip(0, 2.5)
-    grafted = rng.random(n) < 1 / (1 + np.exp(2.2 - 4 * size - 0.02 * lateral))
-    graft_week = np.where(grafted, rng.integers(1, 20, n), 10**6)
+    grafted = rng.random(n) < 1 / (1 + np.exp(choice[0] - choice[1] * size - choice[2] * lateral))
+    graft_week = np.where(grafted, rng.integers(1, 20, n), NEVER)
+    graft_week = graft_week if grafts is None else grafts
     speed = -4.4 + 4.2 * size[:, None] + 0.03 * lateral[:, None] + 0.6 * pressure + 0.35 * habit[:, None]
-    speed = speed + 2.2 * (trend > 0)[:, None] - 0.9 * (week >= graft_week[:, None])
+    speed = speed + 2.2 * (trend > 0)[:, None] - relief * (week >= graft_week[:, None])
     damage = np.cumsum(np.exp(speed) / 52.18, axis=1)
     resistance = rng.gamma(3.0, 0.45, n)
-    broke = np.where(damage[:, -1] > resistance, (damage > resistance[:, None]).argmax(axis=1), 10**6)
+    broke = np.where(damage[:, -1] > resistance, (damage > resistance[:, None]).argmax(axis=1), NEVER)
+    return Lives(patient, side, habit, size, lateral, pressure, graft_week, broke)
+
+
+def make(patients: int, seed: int, folds: int = 5, test: float = 0.25, noise: float = 1.0) -> dict[str, pd.DataFrame]:
+    rng = np.random.default_rng([seed, 990])
+    life = lives(patients, rng)
+    patient, side, habit, size, lateral = life.patient, life.side, life.habit, life.size, life.lateral
+    pressure, graft_week, broke = life.pressure, life.graft_week, life.broke
+    n = len(patient)
     end = rng.integers(80, WEEKS - 20, patients)[patient]
 
     rows = []
