@@ -20,7 +20,8 @@ import numpy as np
 from tasks.domain.hip import Side
 from tasks.domain.volume import Volume
 from tasks.standardize.balls import view, voted
-from tasks.standardize.head import SURE, Head, alike, facing, heads
+from tasks.standardize.depth import shallow
+from tasks.standardize.head import SOCKET_MM, SURE, Head, alike, facing, heads
 from tasks.standardize.mirror import (
     ALL_METAL,
     IMPLANT,
@@ -50,6 +51,9 @@ it; rays whose steepest edge is another than its rim."""
 
 LARGER, LARGE_MM = 0.01, 24.0
 """Of several balls the larger one is rather the head than a trochanter: confidence that a mm is worth, up to a size."""
+
+SURE_LARGE, WITHIN = 0.8, 0.8
+"""Two balls as large as sockets are looked into where one is less sure; heads within are smaller by this factor."""
 
 UNLIKE_MM = 5.0
 """The two heads of one person differ in radius by less."""
@@ -81,15 +85,19 @@ def locate(volume: Volume, polarity: int, params: Localizer) -> Located:
     for sign in (1,) if polarity else (1, -1):
         votes = voted(seen, sign, params)
         answer = choose(seen, sign, heads(seen, sign, votes, params), alone, params)
-        if polarity and len(answer.heads) < 2:
+        if polarity and (len(answer.heads) < 2 or as_large_as_sockets(answer)):
             answer = completed(answer, pair(seen, sign, votes, params))
         answers.append(answer)
     return of_a_pelvis(seen, polarity, max(answers, key=lambda answer: answer.confidence))
 
 
 def of_a_pelvis(seen: Volume, polarity: int, answer: Located) -> Located:
-    """The answer, or none where two legs, or a chest, lie where a pelvis should be."""
+    """The answer, or none where two legs, or a chest, lie where a pelvis should be, or one ball lies below the skin as
+    that of a shoulder does."""
     centres = [head.centre for head in answer.heads.values()]
+    if len(centres) == 1 and shallow(seen, next(iter(answer.heads.values()))):
+        reason = "no femoral head found: one ball alone, as near to the skin as that of a shoulder"
+        return Located({}, {"L": reason, "R": reason})
     if not centres or answer.side_from == "neck":
         return answer
     middle = np.mean(centres, axis=0)
@@ -102,12 +110,21 @@ def of_a_pelvis(seen: Volume, polarity: int, answer: Located) -> Located:
     return Located({}, {"L": reason, "R": reason})
 
 
-def completed(answer: Located, both: tuple[Head, Head] | None) -> Located:
+def as_large_as_sockets(answer: Located) -> bool:
+    """Two balls that may be the bone about the heads."""
+    both = answer.heads.values()
+    return len(both) == 2 and max(h.radius for h in both) > SOCKET_MM and min(h.confidence for h in both) < SURE_LARGE
+
+
+def completed(answer: Located, both: tuple[float, Head, Head] | None) -> Located:
     """What a second look adds: two heads that vouch for each other where there was none, or the other one of a head
-    that is one of them. An implant stays one."""
+    that is one of them; or the heads within what was taken for them. An implant stays one."""
     if both is None or answer.implant:
         return answer
-    sides: dict[Side, Head] = {"L": both[0], "R": both[1]}
+    sides: dict[Side, Head] = {"L": both[1], "R": both[2]}
+    if len(answer.heads) == 2:
+        smaller = all(sides[side].radius < WITHIN * head.radius for side, head in answer.heads.items())
+        return Located(sides, {}, "pair") if smaller else answer
     if any(np.linalg.norm(head.centre - sides[side].centre) > SAME_MM for side, head in answer.heads.items()):
         return answer
     return Located(sides | answer.heads, {}, "pair")

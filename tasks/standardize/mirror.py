@@ -92,14 +92,9 @@ def facing_head(
     dark = metal(seen, head, mirrored)
     if dark > ALL_METAL:
         return None, IMPLANT.format(dark)
-    offsets = np.stack(np.meshgrid(*[OFFSETS_MM] * 3), axis=-1).reshape(-1, 3)
-    starts = [
-        (toward(judge(seen, sign, mirrored + offset, (head.radius,), ROUGH), lateral), tuple(mirrored + offset))
-        for offset in offsets
-    ]
     best: Head | None = None
-    for _, start in sorted(starts, reverse=True)[:6]:
-        centre, radius = refine(seen, sign, np.array(start), head.radius)
+    for start in starts_about(seen, sign, mirrored, head.radius, lateral)[:6]:
+        centre, radius = refine(seen, sign, start, head.radius)
         what = judge(seen, sign, centre, (radius,))
         confidence = toward(what, lateral) * ended(ends(seen, sign, centre, radius, lateral))
         away = float(np.linalg.norm(centre - mirrored))
@@ -119,6 +114,20 @@ def facing_head(
     if best.confidence < params.facing_confidence:
         return None, f"confidence {best.confidence:.2f} at the mirrored place, below {params.facing_confidence:g}"
     return best, ""
+
+
+def starts_about(
+    seen: Volume,
+    sign: int,
+    place: NDArray[np.float64],
+    radius: float,
+    lateral: float,
+    offsets: tuple[NDArray[np.float64], ...] = (OFFSETS_MM, OFFSETS_MM, OFFSETS_MM),
+) -> list[NDArray[np.float64]]:
+    """Places about this one, that where a ball of this radius fits best first."""
+    around = np.stack(np.meshgrid(*offsets), axis=-1).reshape(-1, 3)
+    fits = [(toward(judge(seen, sign, place + o, (radius,), ROUGH), lateral), tuple(place + o)) for o in around]
+    return [np.array(start) for _, start in sorted(fits, reverse=True)]
 
 
 def metal(seen: Volume, head: Head, image: NDArray[np.float64], medial: float = 8.0) -> float:

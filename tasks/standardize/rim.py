@@ -55,6 +55,10 @@ ENDS = 0.5
 ENDS_MM = 8.0
 """It leaves it before this far beyond the ball."""
 
+BOWL_DEG, JOINT_MM, BONE_MM = 60.0, (3.0, 8.0), 8.0
+"""Rays this near to the direction away from the neck meet the bowl of the socket: the joint is their darkest place
+between so far inside and beyond the ball, and bone lies within so much beyond that."""
+
 RIVALS_MM, SAME_MM, FAINT, UNKNOWN = 9.0, 2.5, 0.1, 0.7
 """Other edges are looked for this far inside and outside the rim; those this near to it are the rim's; weaker ones are
 none; and what is taken for agreement where hardly a ray can be looked at."""
@@ -153,9 +157,7 @@ def judged(near: NDArray[np.bool_], fall: NDArray[np.float32], ok: NDArray[np.bo
 def ends(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float, lateral: float) -> float | None:
     """How surely marrow ends where the socket begins, away from the neck: 0 to 1; None where the volume does not show
     it. A neck and a shaft are as round as a head where slices cut them across, and their marrow goes on there."""
-    down = np.deg2rad(NECK_DEG)
-    away = np.array([-lateral * np.cos(down), 0.0, np.sin(down)])
-    rays = FINE.rays[FINE.rays @ away > np.cos(np.deg2rad(SOCKET_CONE_DEG))]
+    rays = FINE.rays[FINE.rays @ -neck_of(lateral) > np.cos(np.deg2rad(SOCKET_CONE_DEG))]
     walk = np.arange(0.0, radius + ENDS_MM + 1)
     index = seen.to_index(centre + rays[:, None, :] * walk[:, None])
     inside = ((index > -0.5) & (index < np.array(seen.array.shape) - 0.5)).all(axis=(1, 2))
@@ -165,6 +167,30 @@ def ends(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float, la
     values = sign * values.reshape(-1, len(walk))
     fall = (np.maximum.accumulate(values, axis=1) - values)[:, walk >= 0.6 * radius].max(axis=1)
     return float(np.clip(fall / ENDS, 0, 1).mean())
+
+
+def neck_of(lateral: float) -> NDArray[np.float64]:
+    """The direction in which the neck leaves to this side."""
+    down = np.deg2rad(NECK_DEG)
+    return np.array([lateral * np.cos(down), 0.0, -np.sin(down)])
+
+
+def socket(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float, lateral: float) -> float:
+    """How surely bone begins again beyond the joint, above and medially, 0 to 1: 0 too where the volume does not show
+    it. The socket stays where the head within it is dead or has collapsed."""
+    rays = FINE.rays[FINE.rays @ -neck_of(lateral) > np.cos(np.deg2rad(BOWL_DEG))]
+    walk = radius + np.arange(-JOINT_MM[0], JOINT_MM[1] + BONE_MM + 1)
+    index = seen.to_index(centre + rays[:, None, :] * walk[:, None])
+    inside = ((index > -0.5) & (index < np.array(seen.array.shape) - 0.5)).all(axis=(1, 2))
+    if inside.mean() < 0.3:
+        return 0.0
+    values = ndimage.map_coordinates(seen.array, index[inside].reshape(-1, 3).T, order=1, mode="nearest")
+    values = sign * values.reshape(-1, len(walk))
+    joint = values[:, : int(sum(JOINT_MM)) + 1]
+    dark, at = joint.min(axis=1), joint.argmin(axis=1)
+    beyond = np.arange(len(walk)) - at[:, None]
+    bone = np.where((beyond >= 0) & (beyond <= BONE_MM), values, -np.inf).max(axis=1)
+    return float(np.clip((bone - dark) / ENDS, 0, 1).mean())
 
 
 def agreed(seen: Volume, sign: int, centre: NDArray[np.float64], radius: float, lateral: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tissues
 from pydicom.dataset import Dataset
-from torsos import NO_HIPS, both, knee, person
+from torsos import NO_HIPS, both, knee, person, shoulder
 
 import tasks.standardize.locate as located
 from tasks.domain.volume import Volume
@@ -75,6 +75,19 @@ def test_no_hip_where_there_is_none(name: str, params: Params) -> None:
     t1, fluid = tissues.scanned(make(rng), slab, [tissues.T1, tissues.STIR], rng, tissues.Faults())
     assert not locate(t1, 1, params.localizer).heads
     assert not locate(fluid, 0, params.localizer).heads
+
+
+@pytest.mark.parametrize(("seed", "plane"), [(200, "sagittal"), (203, "coronal")])
+def test_a_shoulder_whose_header_does_not_say_so_is_no_hip(
+    seed: int, plane: str, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng([6, seed])
+    slab = tissues.Slab(plane, (220.0, 220.0), (112, 112), 16, 4.0, 3.4, rng.normal(0, 10, 3), (3, -5, 4))
+    (t1,) = tissues.scanned(shoulder(rng), slab, [tissues.T1], rng, tissues.Faults(noise=0.06))
+    found = locate(t1, 1, params.localizer)
+    assert not found.heads and "near to the skin" in found.missing["L"]
+    monkeypatch.setattr(located, "shallow", lambda *ball: False)
+    assert locate(t1, 1, params.localizer).heads  # what it was called before
 
 
 @pytest.mark.parametrize("seed", [16, 17])
