@@ -241,8 +241,9 @@ def _vessel_row(
     found = _vessels(vessel, lesion, spacing, sphere, params)
     border = params.border_voxels * float(spacing.mean())
     wall = shapes.Border.of(vessel, spacing)
-    repeats = [_vessels(wall.moved(border, rng), lesion, spacing, sphere, params) for _ in range(params.repeats)]
-    return found | _errors(repeats)
+    # A vessel is three voxels wide: how they fall on it changes more than where its wall is seen.
+    again = [wall.elsewhere(rng).moved(border, rng) for _ in range(params.repeats)]
+    return found | _errors([_vessels(one, lesion, spacing, sphere, params) for one in again])
 
 
 def _vessels(

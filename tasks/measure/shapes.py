@@ -6,7 +6,7 @@ Masks are (D, H, W) in hip space with their spacing in mm: d runs to posterior, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,14 @@ class Border:
         outside = distance_transform_edt(~part, sampling=plane)
         signed = np.where(part, inside, -outside) - 0.5 * np.where(part, 1, -1) * spacing.min()
         return cls(mask.shape, box, signed)
+
+    def elsewhere(self, rng: np.random.Generator) -> Border:
+        """The same thing with the voxels laid over it anew, up to half a voxel further along each axis."""
+        from scipy.ndimage import shift
+
+        if self.signed is None:
+            return self
+        return replace(self, signed=shift(self.signed, rng.uniform(-0.5, 0.5, 3), order=1, mode="nearest"))
 
     def moved(self, border_mm: float, rng: np.random.Generator) -> Mask:
         """The mask with its border moved in or out: a common shift and a smooth field, SD `border_mm` together."""
