@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 LEARN, TEST = (int(os.environ.get(f"BENCH_IMAGES_{n}", d)) for n, d in (("PATIENTS", "6"), ("TEST", "3")))
 SEED = int(os.environ.get("BENCH_IMAGES_SEED", "7301"))
+DEALS = 12
 STAGES = ("classify", "segment", "measure", "assemble", "forecast", "evaluate")
 MADE = {"classify": "data/features.parquet", "segment": "reports/segment/metrics.json"}
 """What the long stages leave at their end."""
@@ -55,7 +56,8 @@ def run() -> dict[str, Any]:
         return {
             "what": "progression within 365 days from rendered images; per hip-visit, 95% interval, patients resampled",
             "patients_learnt_from": LEARN, "patients_held_back": TEST, "hip_visits": hip_visits,
-            **_scores(Path(folder)), "vessels": _vessels(Path(folder)), "cpu_s": seconds,
+            **_scores(Path(folder)), "dealt_again": _dealt_again(Path(folder), params),
+            "vessels": _vessels(Path(folder)), "cpu_s": seconds,
         }  # fmt: skip
 
 
@@ -211,6 +213,40 @@ def _scores(folder: Path) -> dict[str, Any]:
             counts = {key: one[key] for key in ("n", "n_events", "n_patients")}
             out[population] = counts | rounded | {"baselines_auc": baselines}
     return out
+
+
+def _dealt_again(folder: Path, params: dict[str, Any]) -> dict[str, Any]:
+    """AUC and slope over DEALS random deals of the same patients and measurements into as many folds: how much of both
+    is the luck of one deal, which an interval from resampled patients holds fixed. The forecaster alone is fitted
+    anew."""
+    from tasks.forecast import forecast
+    from tasks.forecast.params import Params
+    from tasks.store import tables
+    from tasks.training import metrics
+
+    frame = tables.read("sequences", folder / forecast.SEQUENCES)
+    names = (folder / forecast.NAMES).read_bytes()
+    learnt = ~frame["fold"].isin(forecast.NOT_TRAINED)
+    patients = frame.loc[learnt, "subject"].drop_duplicates().sort_values().to_numpy()
+    folds = frame.loc[learnt, "fold"].nunique()
+    found: dict[str, list[float]] = {"auc": [], "slope": []}
+    for seed in range(DEALS):
+        dealt = dict(zip(np.random.default_rng([SEED, seed]).permutation(patients),
+                         np.arange(len(patients)) % folds, strict=True))  # fmt: skip
+        again = frame[learnt].assign(fold=frame.loc[learnt, "subject"].map(dealt).astype(str))
+        with tempfile.TemporaryDirectory(prefix="osteoflow-bench-") as place, chdir(place):
+            tables.write("sequences", forecast.SEQUENCES, again)
+            forecast.NAMES.write_bytes(names)
+            forecast.run(Params(**params["forecast"] | {"metric_resamples": 2, "leave_vendor_out": False}), map)
+            one = tables.read("predictions", forecast.PREDICTIONS)
+        one = one[one["label"].notna() & one["risk"].notna()]
+        label, risk = (one[name].to_numpy(dtype=np.float64) for name in ("label", "risk"))
+        for name, statistic in (("auc", metrics.auc), ("slope", metrics.slope)):
+            found[name].append(float(metrics.within(statistic, one["fold"])(label, risk)))
+    return {"deals": DEALS} | {
+        name: {"mean": round(float(np.mean(v)), 3), "sd": round(float(np.std(v, ddof=1)), 3),
+               "least": round(min(v), 3), "most": round(max(v), 3)} for name, v in found.items()
+    }  # fmt: skip
 
 
 def _vessels(folder: Path) -> dict[str, Any]:
