@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from scipy.ndimage import distance_transform_edt
 from skimage.draw import polygon2mask
 
+from tasks.annotate import traced
 from tasks.annotate.drawn import Drawn, check_affine, check_size, label_of, side_of, stack
 from tasks.domain.errors import BadInput
 
@@ -76,7 +77,8 @@ def fill(contours: list[Dataset]) -> tuple[NDArray[np.bool_], NDArray[np.float64
     """(array, affine, whether the slice thickness is known) of one structure's closed contours.
 
     Contours of one plane are combined by exclusive or, so that an inner contour is a hole and an island in it is none;
-    the even-odd rule inside one contour does the same for keyholes.
+    the even-odd rule inside one contour does the same for keyholes. Contours through the centres of pixels enclose
+    these pixels as a whole (`traced`).
     """
     points = [np.array(c.ContourData, dtype=np.float64).reshape(-1, 3) for c in contours]
     points = [p for p in points if len(p) >= 3]
@@ -92,18 +94,22 @@ def fill(contours: list[Dataset]) -> tuple[NDArray[np.bool_], NDArray[np.float64
     tilt = max(float(np.ptp(p[:, 0])) for p in flat)
     if tilt > FLAT_MM:
         raise BadInput("not_a_volume", f"its contours are not in parallel planes ({tilt:.1f} mm)")
-    low = np.min([p[:, 1:].min(0) for p in flat], axis=0) - 2 * PIXEL_MM
-    high = np.max([p[:, 1:].max(0) for p in flat], axis=0) + 2 * PIXEL_MM
-    shape = tuple(int(n) for n in np.ceil((high - low) / PIXEL_MM).astype(int) + 1)
-    check_size(len(points), *shape)
-    planes: dict[float, NDArray[np.bool_]] = {}
+    grid = traced.pixels([p[:, 1:] for p in flat])
+    margin = 2 * PIXEL_MM if grid is None else PIXEL_MM + np.abs(grid).sum(axis=0)
+    low = np.min([p[:, 1:].min(0) for p in flat], axis=0) - margin
+    high = np.max([p[:, 1:].max(0) for p in flat], axis=0) + margin
+    height, width = (int(n) for n in np.ceil((high - low) / PIXEL_MM).astype(int) + 1)
+    check_size(len(points), height, width)
+    together: dict[float, list[NDArray[np.float64]]] = {}
     for p in flat:
-        offset = next((known for known in planes if abs(known - p[:, 0].mean()) < FLAT_MM), float(p[:, 0].mean()))
-        plane = planes.setdefault(offset, np.zeros(shape, dtype=bool))
-        inside = (p[:, 1:] - low) / PIXEL_MM
-        first, last = np.floor(inside.min(0)).astype(int), np.ceil(inside.max(0)).astype(int) + 1
-        filled = polygon2mask(tuple(last - first), inside - first)
-        plane[first[0] : last[0], first[1] : last[1]] ^= filled
+        offset = next((known for known in together if abs(known - p[:, 0].mean()) < FLAT_MM), float(p[:, 0].mean()))
+        together.setdefault(offset, []).append(p[:, 1:])
+    planes = {
+        offset: _filled(those, low, (height, width))
+        if grid is None
+        else traced.filled(those, grid, low, PIXEL_MM, (height, width))
+        for offset, those in together.items()
+    }
     slabs = [float(c.ContourSlabThickness) for c in contours if c.get("ContourSlabThickness")]
     thick = len(planes) > 1 or bool(slabs)
     planes, pitch = _even(planes)
@@ -113,6 +119,15 @@ def fill(contours: list[Dataset]) -> tuple[NDArray[np.bool_], NDArray[np.float64
     affine[:3, 3] = axes @ np.array([min(planes), *low])
     check_affine(affine)
     return array, affine, thick
+
+
+def _filled(contours: list[NDArray[np.float64]], low: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    plane = np.zeros(shape, dtype=bool)
+    for points in contours:
+        inside = (points - low) / PIXEL_MM
+        first, last = np.floor(inside.min(0)).astype(int), np.ceil(inside.max(0)).astype(int) + 1
+        plane[first[0] : last[0], first[1] : last[1]] ^= polygon2mask(tuple(last - first), inside - first)
+    return plane
 
 
 def _even(planes: dict[float, NDArray[np.bool_]]) -> tuple[dict[float, NDArray[np.bool_]], float | None]:

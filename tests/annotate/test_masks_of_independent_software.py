@@ -14,9 +14,10 @@ import SimpleITK as sitk
 from hospital import CENTRES, T1, VISIT, Hospital, head, lesion, on_hip_grid
 from mask_files import item, nrrd, rtstruct
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, binary_erosion
 from skimage.measure import find_contours
 
-from tasks.annotate import fit, label_studio, masks_in, place
+from tasks.annotate import fit, label_studio, masks_in, place, traced
 from tasks.annotate import rtstruct as planning
 from tasks.annotate.readers import dice
 from tasks.domain.errors import BadInput
@@ -69,6 +70,61 @@ def test_what_lies_far_apart_is_two_and_a_keyhole_of_an_xor_is_a_hole() -> None:
     assert areas == pytest.approx(np.pi * np.array([400 - 100 + 16, 400]), rel=0.03)
     with pytest.raises(BadInput, match="not in parallel planes"):
         planning.fill([circle(0, 20, jitter=1.0), circle(5, 20)])
+
+
+PIXEL = np.array([0.82, 0.71])  # mm, rows and columns
+
+
+def chain(pixels: NDArray, about: tuple[float, float]) -> NDArray:
+    """(n, 2) of these pixels as OpenCV's findContours goes around."""
+    index = np.argwhere(pixels)
+    return index[np.argsort(np.arctan2(*(index - about).T))]
+
+
+def traced_disc(hole: bool, straight: bool = False) -> tuple[list[NDArray], float]:
+    """Outlines through the centres of the outermost pixels, and the pixels' area in mm2."""
+    row, column = np.indices((60, 60))
+    away = np.hypot((row - 29.0) / 1.1, column - 31.0)
+    disc, inner = away < 17.6, away < 8.2
+    outlines = [chain(disc & ~binary_erosion(disc), (29.0, 31.0))]
+    if hole:
+        outlines.append(chain(binary_dilation(inner) & ~inner, (29.0, 31.0)))
+    if straight:  # where it goes on in its direction nothing is said
+        moves = [(np.roll(o, -1, axis=0) - o, o - np.roll(o, 1, axis=0)) for o in outlines]
+        outlines = [o[(after != before).any(axis=1)] for o, (after, before) in zip(outlines, moves, strict=True)]
+    return outlines, float((disc & ~inner if hole else disc).sum() * PIXEL.prod())
+
+
+def in_planes(outlines: list[NDArray], turn_deg: float = 7.0) -> list[Any]:
+    turn = np.deg2rad(turn_deg)
+    rows, columns = np.array([np.sin(turn), 0.0, -np.cos(turn)]), np.array([np.cos(turn), 0.0, np.sin(turn)])
+    flat = [(o * PIXEL) @ np.array([rows, columns]) for o in outlines]
+    return [
+        item(ContourGeometricType="CLOSED_PLANAR", ContourData=[f"{v:.4f}" for v in (p + [3.0, y, 40.0]).ravel()])
+        for y in (0.0, 4.0, 8.0) for p in flat
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("hole", [False, True])
+@pytest.mark.parametrize("straight", [False, True])
+def test_an_outline_through_the_outermost_pixels_holds_them_as_a_whole(hole: bool, straight: bool) -> None:
+    outlines, area = traced_disc(hole, straight)
+    array, _, _ = planning.fill(in_planes(outlines))
+    assert array.sum(axis=(1, 2)) * planning.PIXEL_MM**2 == pytest.approx([area] * 3, rel=0.015)
+
+
+def test_what_goes_between_the_pixels_or_free_is_no_such_outline() -> None:
+    row, column = np.indices((60, 60))
+    disc = np.hypot(row - 29.0, column - 31.0) < 17.6
+    between = find_contours(disc.astype(float), 0.5)[0][:-1]
+    turn = np.linspace(0, 2 * np.pi, 80, endpoint=False)
+    free = np.column_stack([17 * np.sin(turn), 17 * np.cos(turn)]) + 30
+    edges = np.array([[0, 0], [0, 9], [4, 9], [4, 13], [9, 13], [9, 0]] * 5) + 10.0
+    for outline in (between, free, edges):
+        assert traced.pixels([outline * PIXEL]) is None
+    assert traced.pixels([o * PIXEL for o in traced_disc(False)[0]]) == pytest.approx(np.diag(PIXEL))
+    area = planning.fill(in_planes([between]))[0].sum(axis=(1, 2)) * planning.PIXEL_MM**2
+    assert area == pytest.approx([disc.sum() * PIXEL.prod()] * 3, rel=0.015)
 
 
 def contours(mask: NDArray, shift: tuple[float, float, float]) -> list[NDArray]:
