@@ -97,7 +97,8 @@ def run(console: Console, check: bool = False) -> None:
     with locked(settings.home / "serve.lock", "osteoflow serve is running in this workspace, or is still stopping"):
         end_left(settings)
         supervisor = Supervisor(settings, os.environ | {"PREFECT_API_URL": prefect_api()})
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for one in (signal.SIGTERM, signal.SIGINT):  # a shell's background job ignores the second one
+            signal.signal(one, signal.default_int_handler)
         site = _site(settings)
         try:
             _start(supervisor, settings, console)

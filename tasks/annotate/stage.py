@@ -64,7 +64,9 @@ def pending(
 ) -> list[Item]:
     """One item for each hip-visit that has masks; masks whose study has not arrived wait."""
     drawn: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for folders, visits in by_origin.values():
+    studies = tables.read("studies", STUDIES)
+    origin_of: dict[str, str] = dict(zip(studies["study"], studies["origin"], strict=True))
+    for origin, (folders, visits) in by_origin.items():
         for folder in folders:
             for mask in imports.rows(folder, "masks"):
                 source = f"{folder.name}/{mask['kind']}" + (f":{int(mask['row'])}" if mask["row"] else "")
@@ -72,7 +74,7 @@ def pending(
                 # Some programs keep masks in a study of their own: the images' study is that of the series they name.
                 study = series.get(mask["series"], {}).get("study") or mask["study"]
                 if study not in visits.subject_of:
-                    joined.waiting["its study has not arrived"] += 1
+                    joined.waiting[_why_not(origin, origin_of.get(study))] += 1
                     continue
                 owner = visits.subject_of[study]
                 other = mask["subject"] and owner not in visits.identities(mask["subject"])
@@ -98,6 +100,12 @@ def pending(
         digest = combine(*made, repr(sorted(payload.items())))
         todo.append(Item(hip_visit, digest, payload))
     return todo
+
+
+def _why_not(origin: str, images: str | None) -> str:
+    if images in (None, origin):
+        return "its study has not arrived"
+    return f"it was imported as {origin}, its images as {images} (annotate --origin)"
 
 
 def finish(joined: Joined, masks: items.Rows, params: Params) -> None:

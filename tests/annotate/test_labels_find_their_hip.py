@@ -213,11 +213,14 @@ def test_readers_masks_and_their_agreement(hospital: Hospital) -> None:
 
 
 def test_annotations_of_another_origin_never_meet_these_images(hospital: Hospital) -> None:
-    labels(hospital, f"P-0007,{hospital.visits[0].study},,L,A,2,,")
+    visit = hospital.visits[0]
+    seg(hospital.src / "a.dcm", visit.images(T1, "t1"), T1, [("head", head(T1, "L"))])
+    labels(hospital, f"P-0007,{visit.study},,L,A,2,,")
     about = next((hospital.folder / "data/imports").glob("*/import.json"))
     about.write_text(about.read_text().replace('"hospital"', '"phantom"'))
     hospital.arrive()
     assert hospital.stage().empty
+    assert any("imported as phantom, its images as hospital" in reason for reason in agreement()["waiting"])
 
 
 @pytest.mark.parametrize("method", ["mean", "majority", "union", "intersection", "staple"])
