@@ -77,12 +77,17 @@ def risk(header: Header) -> str:
     return "likely" if colours or derived or header.text(0x00080060).upper() in MODALITIES else ""
 
 
+@by_values(dicom.SOP_CLASS_UID)
+def _is_picture(header: Header) -> bool:
+    kind = policy.kind_of(header.sop_class)
+    return kind is not None and kind[1] in ("image", "secondary_capture")
+
+
 def look(data: bytes, header: Header, params: Params, looks: Looks | None) -> Looked | None:
     """Look for text in a picture and blank it; None when this one is not looked at. BadInput where it stays unclear."""
-    kind = policy.kind_of(header.sop_class)
-    overlay = any(_overlay_bits(header))
-    if kind is None or header.pixel is None or kind[1] not in ("image", "secondary_capture"):
+    if header.pixel is None or not _is_picture(header):
         return None
+    overlay = any(_overlay_bits(header))
     danger = risk(header)
     wanted = looks is not None and looks.wanted(header.series_uid)
     if not params.clean_pixel_data or not (danger or wanted or overlay):

@@ -58,10 +58,9 @@ class Released:
 
 def refusal(header: Header, params: Params) -> str | None:
     """The reason why this kind of object is not released, or None."""
-    kind = policy.kind_of(header.sop_class)
-    if kind is None:
+    family, head, burned_in, screen = _said(header)
+    if not family:
         return "unknown_sop_class"
-    family = kind[1]
     if family == "secondary_capture" and params.secondary_captures == "release":
         return None
     if family == "structured_report" and params.clean_structured_content:
@@ -70,14 +69,25 @@ def refusal(header: Header, params: Params) -> str | None:
         return None
     if family in REFUSED:
         return REFUSED[family]
-    if params.clean_recognizable_visual_features and pixels.shows_a_head(header):
+    if params.clean_recognizable_visual_features and head:
         return "recognizable_features"
-    if header.text(0x00280301).upper() == "YES" and not params.clean_pixel_data:
+    if burned_in and not params.clean_pixel_data:
         return "burned_in_annotation"
+    return "screenshot" if screen and params.secondary_captures == "refuse" else None
+
+
+@dicom.by_values(
+    dicom.SPECIFIC_CHARACTER_SET, dicom.SOP_CLASS_UID, 0x00080008, 0x00180015, 0x00081030, 0x0008103E, 0x00181030,
+    0x00082218, 0x00280301,
+)  # fmt: skip
+def _said(header: Header) -> tuple[str, bool, bool, bool]:
+    """The family of the object ('' when unknown), and whether the file says that it shows a head, that text is burned
+    in, that it is a picture of a screen."""
+    kind = policy.kind_of(header.sop_class)
     image_type = header.text(0x00080008).upper()
-    if params.secondary_captures == "refuse" and ("SCREEN SAVE" in image_type or "SCREENSHOT" in image_type):
-        return "screenshot"
-    return None
+    burned_in = header.text(0x00280301).upper() == "YES"
+    screen = "SCREEN SAVE" in image_type or "SCREENSHOT" in image_type
+    return kind[1] if kind else "", pixels.shows_a_head(header), burned_in, screen
 
 
 def inspect(data: bytes, params: Params) -> Header:

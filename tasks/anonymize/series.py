@@ -75,6 +75,7 @@ class Likeness:
     tail: tuple[bytes, bytes, int, int]
     """Shared bytes after the last differing value up to the length of the pixel data (or to the end), what is written
     for them, how many bytes before the length the pixel data starts, its tag (0: there is none)."""
+    common: dicom.Common
 
     def rewritten(self, data: bytes) -> tuple[Header, list[Chunk]] | None:
         """The header and the new dataset of `data`, or None when it is not like the others."""
@@ -152,10 +153,13 @@ class Likeness:
         out.append(written)
         dataset = meta_end + self.boundary
         if not tag:
-            header = Header(self.header.transfer_syntax, dataset, size, meta, values, False)
+            header = Header(self.header.transfer_syntax, dataset, size, meta, values, False, common=self.common)
             return (header, out) if at == size else None
         _, _, start, value, stop, undefined = next(dicom.elements(data, at - back, size, explicit))
-        header = Header(self.header.transfer_syntax, dataset, size, meta, values, False, (tag, value, stop, undefined))
+        header = Header(
+            self.header.transfer_syntax, dataset, size, meta, values, False, (tag, value, stop, undefined),
+            common=self.common,
+        )  # fmt: skip
         out.append(rewriter.pixels(start, value, -1 if undefined else stop, header))
         return header, out
 
@@ -271,7 +275,10 @@ def _learned(
     if sum(step[1] + len(step[2]) for step in steps) + len(tail[0]) + len(tail[1]) > LONGEST_HEADER:
         return None
     bare = Header(header.transfer_syntax, header.dataset, header.size, header.meta, header.values, False)
-    return Likeness(rewriter.patient, rewriter.policy, marks, shape, elements, code, bare, steps, boundary, tail)
+    common = dicom.Common(frozenset(step[5] for step in steps))
+    return Likeness(
+        rewriter.patient, rewriter.policy, marks, shape, elements, code, bare, steps, boundary, tail, common
+    )
 
 
 def _kind(element: dicom.Element, rewriter: Rewriter) -> tuple[int, str, Any]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import stat
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +34,8 @@ Row = dict[str, Any]
 PRELOAD = ("tasks.anonymize", "scipy.ndimage")
 """What the server of a pool imports once for its processes: SciPy's import takes as long as two thousand files."""
 
-_CHUNK = 32
+_CHUNK, _LARGEST = 32, 256
+"""Files that a process is given at a time: at least and at most, where a folder is that large."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,7 @@ def anonymize_tree(
     seen, verdicts = _between(paths, keys, mapper or map)
     todo = [n for n in range(len(paths)) if n not in verdicts]
     key_file = str(keys.secret.path)
-    work = [
-        (tuple((n, str(paths[n])) for n in todo[start : start + _CHUNK]), str(dst), key_file, params, site)
-        for start in range(0, len(todo), _CHUNK)
-    ]
+    work = [(chunk, str(dst), key_file, params, site) for chunk in _chunks(todo, paths)]
     rows: dict[int, Row] = {
         n: _row(n, _outcome(reason), reason, _sealed(paths[n], keys)) for n, reason in verdicts.items()
     }
@@ -87,16 +86,40 @@ def anonymize_tree(
     return ordered
 
 
+def _chunks(todo: list[int], paths: list[Path]) -> Iterator[tuple[tuple[int, str], ...]]:
+    """Whole folders, as far as they go: what a process has learned of a series serves for all of it."""
+    chunk: list[tuple[int, str]] = []
+    folder = ""
+    for n in todo:
+        path = str(paths[n])
+        before, folder = folder, os.path.dirname(path)
+        if len(chunk) >= _LARGEST or (len(chunk) >= _CHUNK and folder != before):
+            yield tuple(chunk)
+            chunk = []
+        chunk.append((n, path))
+    if chunk:
+        yield tuple(chunk)
+
+
 def list_files(src: Path, dst: Path | None = None) -> list[Path]:
     """All files below `src` in the order of their relative paths; links are not followed, `dst` is left out."""
     if src.is_file():
         return [src]
     inside = dst.resolve() if dst is not None else None
-    found = []
-    for folder, folders, names in os.walk(src):
-        folders[:] = [name for name in folders if inside is None or (Path(folder) / name).resolve() != inside]
-        found += [Path(folder) / name for name in names if not (Path(folder) / name).is_symlink()]
-    return sorted((path for path in found if path.is_file()), key=lambda path: path.relative_to(src).as_posix())
+    root, found = os.fspath(src), []
+    for folder, folders, names in os.walk(root):
+        if inside is not None:
+            folders[:] = [name for name in folders if (Path(folder) / name).resolve() != inside]
+        paths = (f"{folder}/{name}" for name in names)  # text: a Path for each costs more than the rest
+        found += [path for path in paths if _is_file(path)]
+    return [Path(path) for path in sorted(found, key=lambda path: path[len(root) :].lstrip("/"))]
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False  # gone again, or not for us
 
 
 def _between(paths: list[Path], keys: Keys, mapper: Mapper) -> tuple[dict[int, _Seen], dict[int, str]]:

@@ -20,16 +20,14 @@ MAX_PIXEL_BYTES = 1 << 32
 
 def check_header(header: Header) -> str | None:
     """The reason why this file cannot be used, or None. Missing things first, then impossible ones."""
-    if DICOMDIR_CLASS in (
-        header.sop_class,
-        header.meta.get(0x00020002, b"").strip(b" \0").decode("ascii", "replace"),
-    ):
+    if header.meta.get(0x00020002, b"").strip(b" \0") == DICOMDIR_CLASS.encode():
         return "dicomdir"
     if fault := _fault_of_series(header):
         return fault
-    if not header.sop_uid:
+    sop_uid = header.sop_uid
+    if not sop_uid:
         return "missing_sop_uid"
-    return _fault_of_pixels(header) if dicom.is_uid(header.sop_uid) else "bad_uid"
+    return _fault_of_pixels(header) if dicom.is_uid(sop_uid) else "bad_uid"
 
 
 @dicom.by_values(
@@ -41,6 +39,8 @@ def check_header(header: Header) -> str | None:
 )
 def _fault_of_series(header: Header) -> str | None:
     """What all files of a series have in common, the missing before the impossible."""
+    if header.sop_class == DICOMDIR_CLASS:
+        return "dicomdir"
     for value, reason in (
         (header.study_uid, "missing_study_uid"),
         (header.series_uid, "missing_series_uid"),

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from tasks.domain.errors import BadInput
 
@@ -69,6 +69,14 @@ For undefined length the end is that of the content; the element itself ends 8 b
 
 
 @dataclass(frozen=True)
+class Common:
+    """What the headers of files that are alike but for a few top-level elements answer alike (see `by_values`)."""
+
+    differing: frozenset[int]
+    answers: dict[object, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Header:
     """What stands before the pixels: raw top-level values by tag (even groups, up to KEPT_VALUE bytes)."""
 
@@ -83,6 +91,7 @@ class Header:
     """tag, start, end and encapsulated? of the pixel data, or None."""
     layout: list[Element] = field(default_factory=list, repr=False)
     """The elements of the top level in file order, up to and with the pixel data: what follows that is no header."""
+    common: Common | None = field(default=None, repr=False, compare=False)
 
     def text(self, tag: int) -> str:
         """The value as text without padding, '' when absent; decoded by SpecificCharacterSet."""
@@ -140,7 +149,13 @@ def by_values(*tags: int) -> Callable[[Callable[[Header], Answer]], Callable[[He
             return function(Header("", 0, 0, {}, there, big_endian))
 
         def answered(header: Header) -> Answer:
-            return of(header.big_endian, tuple([header.values.get(tag) for tag in tags]))
+            common = header.common
+            if common is not None and of in common.answers:
+                return cast(Answer, common.answers[of])
+            answer = of(header.big_endian, tuple([header.values.get(tag) for tag in tags]))
+            if common is not None and common.differing.isdisjoint(tags):
+                common.answers[of] = answer
+            return answer
 
         return answered
 

@@ -108,6 +108,20 @@ def test_the_corpus_of_the_bench(keys: Keys, params: Params, recognized: list[bo
     assert short == [the_long_way(data, keys, params) for data in files]
 
 
+def test_a_picture_of_a_screen_in_a_known_series_is_refused(
+    mr: Make, as_bytes: Bytes, keys: Keys, params: Params, recognized: list[bool]
+) -> None:
+    """What a header says of its series is remembered for the series, but for what differs in it."""
+    kinds = ["MPR", "ND", "NORM", "DIS2D", "SCREEN SAVE", "MPR"]
+    outcomes = []
+    for instance, kind in enumerate(kinds, start=1):
+        ds = mr(instance=instance)
+        ds.ImageType = ["DERIVED", "PRIMARY", kind]
+        outcomes.append(released(as_bytes(ds), keys, params))
+    assert recognized[2:5] == [True] * 3
+    assert outcomes[4] == "screenshot" and all(isinstance(one, bytes) for one in [*outcomes[:4], outcomes[5]])
+
+
 def test_interleaved_patients_are_not_mixed_up(
     mr: Make, as_bytes: Bytes, keys: Keys, params: Params, recognized: list[bool]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset
 
-from tasks.anonymize import Params, anonymize_tree, list_files
+from tasks.anonymize import Params, anonymize_tree, list_files, tree
 from tasks.domain.errors import WrongUse
 from tasks.keys import Crosswalk, Keys
 
@@ -28,6 +29,24 @@ def rows_of(src: Path, dst: Path, keys: Keys, params: Params) -> dict[str, dict[
     names = [path.relative_to(src).as_posix() for path in list_files(src)]
     assert [row["source"] for row in rows] == list(range(len(names)))
     return dict(zip(names, rows, strict=True))
+
+
+def test_a_process_gets_whole_folders_and_never_too_many_files(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / f"{n}" for folder, many in (("a", 20), ("b", 40), ("c", 600)) for n in range(many)]
+    chunks = [[Path(path) for _, path in chunk] for chunk in tree._chunks(list(range(len(paths))), paths)]
+    assert [path for chunk in chunks for path in chunk] == paths
+    assert [len(chunk) for chunk in chunks] == [60, 256, 256, 88]
+
+
+def test_links_and_what_is_no_file_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    for name in ("a/b/1", "a/2", "a!"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "a/link").symlink_to(tmp_path / "a/2")
+    os.mkfifo(tmp_path / "a/pipe")
+    found = [path.relative_to(tmp_path).as_posix() for path in list_files(tmp_path, tmp_path / "out")]
+    assert found == sorted(found) == ["a!", "a/2", "a/b/1"]
+    assert list_files(tmp_path, tmp_path / "a") == [tmp_path / "a!"]
 
 
 def test_everything_that_pydicom_ships(tmp_path: Path, keys: Keys, options: dict[str, Any]) -> None:
