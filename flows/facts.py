@@ -25,7 +25,7 @@ from flows.verify import cache_file
 from tasks.domain.errors import WrongUse
 from tasks.domain.hip import RESEARCH_ONLY
 from tasks.domain.settings import OCR, Settings
-from tasks.ledger import Ledger
+from tasks.ledger import STATES, Ledger
 from tasks.store.digests import sha256_file
 from tasks.store.files import read_json
 
@@ -60,6 +60,7 @@ def status() -> dict[str, Any]:
             "ended": _iso(last.get("ended")), "batch": last.get("batch"), "lineage": last.get("lineage"),
         } if last else {},
         "waiting_for": ledger.waiting_for(),
+        "not_scored": not_scored(ledger),
         "alarms": alarms(ledger),
         "oldest_waiting": _oldest(ledger),
         "serving": serving(settings),
@@ -105,6 +106,20 @@ def _annotations() -> dict[str, Any]:
     return {name: found[name] for name in ("waiting", "rejected", "disagreements") if found.get(name)}
 
 
+def not_scored(ledger: Ledger) -> dict[str, int]:
+    """How many studies the champion never scores, for it was made of another origin than they: {its origin: n}."""
+    if not (Settings().home / "models").exists():
+        return {}
+    from flows import tracking
+
+    champion = tracking.find("champion")
+    made_of = tracking.package_facts(champion.number)["origin"] if champion else "hospital"
+    if champion is None or made_of == "hospital":
+        return {}
+    others = [one for one in ledger.unscored(str(champion.number), STATES) if one.origin != made_of]
+    return {made_of: len(others)} if others else {}
+
+
 def _frozen() -> int:
     frame = current_table("studies")
     return 0 if frame is None else int((frame["status"] == "frozen").sum())
@@ -129,6 +144,8 @@ def status_tables(found: dict[str, Any]) -> list[Any]:
     last = found["last_run"]
     rest.add_row("last run", ": ".join(filter(None, (last["status"], last["why"]))) if last else "none yet")
     rest.add_row("waiting for", found["waiting_for"])
+    for made_of, count in found["not_scored"].items():
+        rest.add_row("not scored", f"{count} of another origin: the champion was made of {made_of} studies")
     for number, reason in found["tainted"].items():
         rest.add_row("tainted model", f"{number}: {reason}")
     if found["annotations"]:

@@ -32,18 +32,23 @@ of today. Any other one that a package lacks is a refusal, for a model must see 
 
 
 def score_visits(studies: list[str], package: Path, number: int, mapper: Mapper) -> list[dict[str, Any]]:
-    """Score the hip-visits of `studies` with their history, and write OSTEOFLOW_HOME/scores/<study>.json."""
+    """Score the hip-visits of `studies` with their history, and write OSTEOFLOW_HOME/scores/<study>.json. A study
+    without a usable hip keeps none of an earlier version of it."""
     hips = known.hips(studies)
     hips = hips[hips["status"] == "ok"]
     wanted = hips[hips["study"].isin(studies)]
     history = hips[hips["subject"].isin(wanted["subject"])].reset_index(drop=True)
+    for study in set(studies) - set(wanted["study"]):
+        score.withdraw(Settings().home, study)
     if wanted.empty:
         return []
     frame = sequences(history, package, mapper)
     settings = load("score", score.Params)
     rows = score.process(package, frame, settings, version=number, hip_visits=wanted["hip_visit"].tolist())
+    digests = dict(zip(wanted["hip_visit"], wanted["digest"], strict=True))
     by_study: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
+        row["hip_digest"] = digests[row["hip_visit"]]  # which version of the study was looked at
         by_study.setdefault(row["study"], []).append(row)
     for study, its_rows in by_study.items():
         score.write(Settings().home, study, its_rows)

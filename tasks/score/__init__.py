@@ -9,6 +9,6 @@ A model that was trained on phantoms never scores a hospital's study. Research u
 """
 
 from tasks.score.params import Params
-from tasks.score.score import process, read, sentence, write
+from tasks.score.score import process, read, sentence, withdraw, write
 
-__all__ = ["Params", "process", "read", "sentence", "write"]
+__all__ = ["Params", "process", "read", "sentence", "withdraw", "write"]

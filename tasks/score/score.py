@@ -98,6 +98,11 @@ def read(home: Path, study: str) -> list[dict[str, Any]]:
     return list(read_json(path)["scores"]) if path.exists() else []
 
 
+def withdraw(home: Path, study: str) -> None:
+    """What was written for a study counts no longer."""
+    _path(home, study).unlink(missing_ok=True)
+
+
 def _path(home: Path, study: str) -> Path:
     if not study or not all(c.isdigit() or c == "." for c in study) or ".." in study:
         raise WrongUse("a score belongs to a de-identified StudyInstanceUID (digits and dots)")

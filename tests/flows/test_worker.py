@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import hip_cohort
+import pandas as pd
 import pytest
 import small_params
 import untrained
@@ -15,7 +16,7 @@ import yaml
 from arrivals import arrive as come
 
 import flows
-from flows import arrive, scoring, worker
+from flows import arrive, facts, scoring, worker
 from flows.given import giving
 from tasks.classify import reading
 from tasks.domain.settings import Settings
@@ -125,3 +126,28 @@ def test_one_study_that_cannot_be_scored_keeps_no_other_waiting(monkeypatch: pyt
         assert tried.count(keys.uid("1.2")) == 2 * arrive.PATIENCE
         arrive.score_new(ledger, given)
         assert tried.count(keys.uid("1.2")) == 2 * arrive.PATIENCE + 2
+
+
+def test_a_version_of_a_study_without_a_usable_hip_keeps_no_score_of_the_earlier_one(packages: list[Path]) -> None:
+    before = scoring.score_visits(["2.25.1000"], packages[0], 1, map)
+    assert before and all(len(row["hip_digest"]) == 64 for row in before), "a score says which volumes were looked at"
+    written = Settings().home / "scores" / "2.25.1000.json"
+    assert written.exists()
+    hips = pd.read_parquet("data/hips.parquet")
+    hips.assign(status="not_measurable").to_parquet("data/hips.parquet")
+    assert scoring.score_visits(["2.25.1000"], packages[0], 1, map) == []
+    assert not written.exists()
+
+
+def test_status_says_that_a_phantom_model_scores_no_study_of_the_hospital(monkeypatch: pytest.MonkeyPatch) -> None:
+    (Settings().ensure().home / "models").mkdir()
+    champion = SimpleNamespace(number=3)
+    for origin, said in (("phantom", 1), ("hospital", 0)):
+        facts_of = {"origin": origin}
+        registry = SimpleNamespace(find=lambda _: champion, package_facts=lambda _, own=facts_of: own)
+        monkeypatch.setattr(flows, "tracking", registry, raising=False)
+        with Ledger.open() as ledger:
+            if origin == "phantom":
+                for row_key in come(ledger, "1.1"):
+                    ledger.mark_arrived(row_key)
+            assert facts.not_scored(ledger) == ({"phantom": said} if said else {})
