@@ -40,7 +40,8 @@ class Drawn:
     """array: bool (D, H, W). affine: index -> LPS mm, or None when only `sop` (the slice) says where it is.
 
     Empty text is 'not said'. `side` is what the reader claims (L, R or nothing: geometry decides). UIDs and names are
-    the originals until `intake` keys them. `thick` is False when a single plane did not say its thickness.
+    the originals until `intake` keys them. `thick` is False when a single plane did not say its thickness. Masks of one
+    `document` came in one file of the import.
     """
 
     label: str
@@ -57,6 +58,7 @@ class Drawn:
     site: str | None = None
     thick: bool = True
     row: int | None = None
+    document: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

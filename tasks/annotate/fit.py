@@ -35,6 +35,16 @@ MARGIN = 2
 FARTHEST = 1e3
 """mm outside, where nothing was drawn near."""
 
+LEAST_RADIUS_MM = 24.0
+"""A collapsed head is found smaller than it is: no limit on a size goes below that of a common adult one (21 to 28)."""
+
+WIDER_MM = {"head": 6.0, "lesion": 3.0}
+"""A mask of a head with cartilage and a little of the neck, or of a lesion of all of it, holds no more than the head's
+ball made wider by this. Heads that two readers drew hold up to 1.5 times the ball of marrow that was found."""
+
+NEAR_MM = 10.0
+"""A lesion reaches this far out of the ball where the head has collapsed around it or the neck is affected."""
+
 
 class Unfit(BadInput):
     """A mask that does not belong where it claims to. `mm`: by how much. `astray`: so far that what was drawn with it
@@ -52,12 +62,14 @@ class Elsewhere(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """One hip and its grids. centre, other: (3,) LPS mm of this and of the other femoral head (None: not found)."""
+    """One hip and its grids. centre, other: (3,) LPS mm of this and of the other femoral head (None: not found).
+    radius: mm, of the marrow of this one."""
 
     side: str
     centre: NDArray[np.float64]
     other: NDArray[np.float64] | None
     meta: dict[str, Any]
+    radius: float = LEAST_RADIUS_MM
 
     def tensors(self, label: str) -> list[str]:
         """Tensors on the grid that `label` is kept on, the first choice first."""
@@ -178,6 +190,26 @@ def check_place(
     if label == "head" and _holds(array, affine, target.centre):
         raise Unfit("out_of_place", f"{far}, which it holds: head and neck in one?", mm)
     raise Unfit("out_of_place", far, mm, label == "head")
+
+
+def check_size(label: str, array: NDArray[np.bool_], affine: NDArray, target: Target) -> None:
+    """Raises Unfit for a head or a lesion that no femoral head of this size has room for."""
+    if label not in WIDER_MM:
+        return
+    radius = max(target.radius, LEAST_RADIUS_MM)
+    ml = float(array.sum()) * abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    most = 4 / 3 * np.pi * (radius + WIDER_MM[label]) ** 3 / 1000
+    if ml > most:
+        widest = 2 * (ml * 1000 * 3 / 4 / np.pi) ** (1 / 3)
+        words = f"it holds {ml:.0f} ml, a ball {widest:.0f} mm wide; a {label} in a femoral head of this size {most:.0f} ml"
+        raise Unfit("too_large", words, widest - 2 * radius)
+    if label != "lesion":
+        return
+    points = np.argwhere(array) @ affine[:3, :3].T + affine[:3, 3]
+    out = np.linalg.norm(points - target.centre, axis=1) - radius
+    if float((out <= NEAR_MM).mean()) < 0.5:
+        far = float(np.median(out))
+        raise Unfit("outside_head", f"half of it lies more than {far:.0f} mm outside of the femoral head", far)
 
 
 def _holds(array: NDArray[np.bool_], affine: NDArray, point: NDArray[np.float64]) -> bool:

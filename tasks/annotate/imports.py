@@ -23,14 +23,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "consent": ("subject", "status", "date", "row"),
     "masks": (
         "file", "label", "reader", "side", "subject", "study", "series", "frame", "sop", "kind", "index", "thick",
-        "voxels", "row",
+        "voxels", "row", "document",
     ),
 }  # fmt: skip
 """Tables of an import. `date` is the shifted day (ISO); `shift_days` are to be added to a day of `same_as` to stand on
 the calendar of `subject`; `row` is that of the hospital's table, or of a measurement report (`kind` tid1500) its group;
-`index` is the slice a plane was drawn on."""
+`index` is the slice a plane was drawn on; masks of one `document` came in one file (none in older imports)."""
 
-NUMBERS = ("row", "index", "voxels", "shift_days")
+NUMBERS = ("row", "index", "voxels", "shift_days", "document")
 """Columns that are float64; all others are text."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -198,7 +199,7 @@ def _read(
             summary.refused += refused
             taken = "its good rows were taken" if partial else "nothing of it was imported"
             summary.notes.append(f"{where}: {len(refused)} refusals; {taken}")
-    for relative, (copy, where) in files.items():
+    for number, (relative, (copy, where)) in enumerate(files.items()):
         if _table(copy) or copy.resolve() in listed or copy.name.lower().endswith(nrrd.DATA):
             continue
         if copy.name.lower().endswith((*nifti.SUFFIXES, *nrrd.SUFFIXES)):
@@ -211,9 +212,9 @@ def _read(
             summary.notes.append(f"{where}: is no {kind} and was left out")
             summary.left[relative] = [f"no_annotation: is no {kind}"]
             continue
-        found += given.drawn
-        for number, row in given.labels:
-            tables["labels"] += [one | {"kind": "tid1500"} for one in keyed.row_of("labels", number, row, keys, site)]
+        found += [dataclasses.replace(mask, document=number) for mask in given.drawn]
+        for group, row in given.labels:
+            tables["labels"] += [one | {"kind": "tid1500"} for one in keyed.row_of("labels", group, row, keys, site)]
         summary.refused += given.refused
         summary.notes += given.notes
     return tables, [keyed.mask_of(mask, keys, site) for mask in found]

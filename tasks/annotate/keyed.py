@@ -12,8 +12,13 @@ from tasks.annotate.drawn import Drawn
 from tasks.store import hips
 from tasks.store.digests import combine, sha256_bytes
 
-ROLES = {"consensus": "adjudicator", "adjudicator": "adjudicator", "adjudicated": "adjudicator"}
-"""Reader names that are roles, not people: kept, and their word is final."""
+UNNAMED = "unnamed"
+"""Whoever drew what names nobody."""
+
+ROLES = {
+    "consensus": "adjudicator", "adjudicator": "adjudicator", "adjudicated": "adjudicator", "not named": UNNAMED,
+}  # fmt: skip
+"""Reader names that are no people: kept; the adjudicator's word is final."""
 
 
 class OfPatient(Protocol):
@@ -105,5 +110,6 @@ def mask_of(mask: Drawn, keys: Keys, site: str) -> tuple[dict[str, Any], hips.Hi
         "row": None if mask.row is None else float(mask.row),
     }
     text = json.dumps([row, file.meta], sort_keys=True)
+    row["document"] = None if mask.document is None else float(mask.document)  # not part of what the mask is
     row["file"] = f"masks/{combine(text, sha256_bytes(file.tensors['bits'].tobytes()))[:24]}.safetensors"
     return row, file

@@ -13,6 +13,7 @@ from scipy.ndimage import binary_closing, binary_dilation
 
 from tasks.annotate import derived, drawn, fit, readers
 from tasks.annotate.join import ADJUDICATOR, CONSENSUS
+from tasks.annotate.keyed import UNNAMED
 from tasks.annotate.params import Params
 from tasks.domain.errors import BadInput
 from tasks.store import hips
@@ -24,6 +25,13 @@ ON_SERIES = {"nifti": False, "nrrd": False, "seg.nrrd": True}
 
 HELD = 0.5
 """Of a lesion that lies in its head; of one beside its head, in a label map, hardly anything does."""
+
+SAME = 0.5
+"""Of the smaller of two masks, if the larger has it too: they are two readings and not two parts of one."""
+
+TWICE = "drawn_twice: one import has another mask of this reader over it; name the readers, or leave one out"
+
+REPLACED = "replaced: a later import has another mask, and neither names its reader; name both to keep both"
 
 PLANES = ("label_studio", "scoord")
 """Kinds that are drawn on single slices; they have no place of their own."""
@@ -50,6 +58,7 @@ def process(item: Item, params: Params, out: Path) -> Rows:
         np.array([hip[f"center_{axis}_mm"] for axis in "xyz"], dtype=np.float64),
         None if other is None else np.array(other, dtype=np.float64),
         meta,
+        float(hip.get("radius_mm") or fit.LEAST_RADIUS_MM),
     )
     rows: Rows = []
     astray: set[tuple[Any, ...]] = set()
@@ -70,10 +79,20 @@ def process(item: Item, params: Params, out: Path) -> Rows:
                 astray.add((mask["number"], mask["kind"], mask["reader"]))
             continue
         key = (mask["reader"], mask["label"])
-        if key in taken and taken[key]["number"] == mask["number"]:  # e.g. one structure for each part of a lesion
-            taken[key]["values"] |= values
-        else:  # a later import corrects the earlier
-            taken[key] = {"values": values, "number": mask["number"], "mask": mask, "tensor": tensor, "mm": mm}
+        earlier = taken.get(key)
+        if earlier is not None and earlier["number"] == mask["number"]:  # e.g. one structure for each part of a lesion
+            if _document(mask) not in earlier["documents"] and _same_twice(earlier["values"], values):
+                rows.append(base | _row(mask, "rejected", TWICE))
+                continue
+            earlier["values"] |= values
+            earlier["documents"].add(_document(mask))
+            continue
+        if earlier is not None and mask["reader"] == UNNAMED:
+            rows.append(base | _row(earlier["mask"], "rejected", REPLACED))
+        taken[key] = {  # a later import corrects the earlier
+            "values": values, "number": mask["number"], "mask": mask, "tensor": tensor, "mm": mm,
+            "documents": {_document(mask)},
+        }  # fmt: skip
     for key, reason in [*_astray(taken, astray), *_beside_heads(taken)]:
         rows.append(base | _row(taken.pop(key)["mask"], "rejected", reason))
     _add_lesion_free(taken, payload["lesion_free"], target)
@@ -121,10 +140,20 @@ def _on_hip(
         raise fit.Unfit("unproven", f"its series is none of this visit's; read here, {mm:.0f} mm away", mm)
     part = fit.of_this_hip(array, affine, target, mask["side"] or "")
     mm = fit.check_place(mask["label"], part, affine, target, params.field_mm, params.head_offset_mm)
+    fit.check_size(mask["label"], part, affine, target)
     values = fit.on_grid(mask["label"], part, affine, *target.grid(tensor))
     if not values.any():
         raise BadInput("lost", "nothing of it is left on the hip's grid")
     return values, tensor, mm
+
+
+def _document(mask: dict[str, Any]) -> object:
+    """What tells masks of one file from those of another."""
+    return mask["file"] if mask.get("document") is None else mask["document"]
+
+
+def _same_twice(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> bool:
+    return int((one & two).sum()) > SAME * min(int(one.sum()), int(two.sum()))
 
 
 def _stacks(mask: dict[str, Any], series: dict[str, Any]) -> list[dict[str, Any]]:

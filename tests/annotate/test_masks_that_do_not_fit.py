@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hospital import CE, T1, Hospital, head, lesion, vessel
+from hospital import CE, HEAD_MM, T1, Hospital, head, lesion, on_hip_grid, vessel
 from mask_files import nifti, nrrd, rtstruct, seg
 from pydicom import dcmread
 from pydicom.uid import generate_uid
@@ -98,6 +98,60 @@ def test_a_tumour_of_the_knee_is_not_a_lesion_of_the_hip(hospital: Hospital) -> 
     seg(hospital.src / "a.dcm", hospital.visits[0].images(T1, "t1"), far, [("lesion", lesion(T1, "L"))])
     (row,) = rejected(hospital).to_dict("records")
     assert row["reason"].startswith("out_of_place") and row["difference_mm"] > 400
+
+
+@pytest.mark.parametrize(("label", "radius"), [("lesion", 31.0), ("head", 34.0)])
+def test_more_than_a_femoral_head_has_room_for(hospital: Hospital, label: str, radius: float) -> None:
+    """Its middle is where it belongs; a mask of all of the proximal femur looks like this."""
+    images = hospital.visits[0].images(T1, "t1")
+    seg(hospital.src / "a.dcm", images, T1, [(label, head(T1, "L", radius))])
+    (row,) = rejected(hospital).to_dict("records")
+    assert row["reason"].startswith("too_large: it holds") and "ml" in row["reason"]
+    assert row["difference_mm"] == pytest.approx(2 * (radius - HEAD_MM), abs=1)
+
+
+@pytest.mark.parametrize(("label", "radius"), [("lesion", 24.0), ("head", 28.0)])
+def test_all_of_a_femoral_head_has_room_in_it(hospital: Hospital, label: str, radius: float) -> None:
+    images = hospital.visits[0].images(T1, "t1")
+    seg(hospital.src / "a.dcm", images, T1, [(label, head(T1, "L", radius))])
+    assert rejected(hospital).empty and (hospital.masks()["status"] == "accepted").any()
+
+
+def test_a_lesion_of_the_femoral_shaft_is_none_of_the_head(hospital: Hospital) -> None:
+    images = hospital.visits[0].images(T1, "t1")
+    seg(hospital.src / "a.dcm", images, T1, [("lesion", head(T1, "L", 8.0, (0, 0, -42)))])
+    (row,) = rejected(hospital).to_dict("records")
+    assert row["reason"].startswith("outside_head: half of it lies more than") and 14 < row["difference_mm"] < 22
+
+
+def test_two_readings_of_one_head_that_name_no_reader(hospital: Hospital) -> None:
+    """Joined they would be a third mask that nobody drew."""
+    images = hospital.visits[0].images(T1, "t1")
+    for name, shift in (("a", 0), ("b", 5)):
+        mask = head(T1, "L", shift=(0, 0, shift))
+        seg(hospital.src / f"{name}.dcm", images, T1, [("head", mask)], reader="")
+    (row,) = rejected(hospital).to_dict("records")
+    assert row["reason"].startswith("drawn_twice") and row["reader"] == "unnamed"
+    (kept,) = hospital.masks().query("status == 'accepted'")["voxels"]
+    assert kept == pytest.approx(on_hip_grid(head, "L").sum(), rel=0.05)
+
+
+def test_a_later_reading_by_somebody_not_named_says_what_it_replaced(hospital: Hospital) -> None:
+    images = hospital.visits[0].images(T1, "t1")
+    seg(hospital.src / "a.dcm", images, T1, [("head", head(T1, "L"))], reader="")
+    hospital.annotate()
+    seg(hospital.src / "a.dcm", images, T1, [("head", head(T1, "L", 26.0))], reader="")
+    (row,) = rejected(hospital).to_dict("records")
+    assert row["reason"].startswith("replaced") and row["source"].startswith("0001")
+
+
+def test_parts_of_one_lesion_in_several_files_are_one(hospital: Hospital) -> None:
+    images = hospital.visits[0].images(T1, "t1")
+    for name, shift in (("a", -9), ("b", 9)):
+        seg(hospital.src / f"{name}.dcm", images, T1, [("lesion", head(T1, "L", 8.0, (shift, 0, 8)))])
+    assert rejected(hospital).empty
+    (row,) = hospital.masks().query("status == 'accepted'").to_dict("records")
+    assert row["volume_mm3"] == pytest.approx(2 * 4 / 3 * np.pi * 8**3, rel=0.15)
 
 
 def test_vessels_of_a_hip_without_contrast_have_no_grid(hospital: Hospital) -> None:
