@@ -201,7 +201,7 @@ def check_size(label: str, array: NDArray[np.bool_], affine: NDArray, target: Ta
     most = 4 / 3 * np.pi * (radius + WIDER_MM[label]) ** 3 / 1000
     if ml > most:
         widest = 2 * (ml * 1000 * 3 / 4 / np.pi) ** (1 / 3)
-        words = f"it holds {ml:.0f} ml, a ball {widest:.0f} mm wide; a {label} in a femoral head of this size {most:.0f} ml"
+        words = f"it holds {ml:.0f} ml, a ball {widest:.0f} mm wide; this femoral head has room for {most:.0f} ml"
         raise Unfit("too_large", words, widest - 2 * radius)
     if label != "lesion":
         return
